@@ -1,0 +1,26 @@
+"""How bytes travel between host and plugin: TCP, Unix sockets, and memory for tests.
+
+A transport is a value that knows where to listen or connect. It does no I/O until it is used,
+and what it opens lives as long as the `async with` block that opened it.
+"""
+
+from __future__ import annotations
+
+from pyvider_rpcplugin.transport._choose import transport_for
+from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
+from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, StreamListener
+from pyvider_rpcplugin.transport.memory import MemoryTransport
+from pyvider_rpcplugin.transport.tcp import TCPSocketTransport
+from pyvider_rpcplugin.transport.unix import UnixSocketTransport
+
+__all__ = [
+    "Connecting",
+    "MemoryTransport",
+    "RPCPluginTransport",
+    "SocketListener",
+    "SocketStream",
+    "StreamListener",
+    "TCPSocketTransport",
+    "UnixSocketTransport",
+    "transport_for",
+]

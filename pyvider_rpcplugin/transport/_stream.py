@@ -1,0 +1,313 @@
+"""Byte streams and listeners over non-blocking sockets, the same on every event loop.
+
+The socket is ours rather than the event loop's, so that the RPC engine can write in the middle
+of a state change without an await (`SocketStream.send_nowait`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, final
+
+import anyio
+from anyio import lowlevel
+from anyio.abc import ByteStream, SocketAttribute
+
+from pyvider_rpcplugin.transport.base import StreamListener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+logger = logging.getLogger(__name__)
+
+_SMALLEST_READ = 65536
+_LARGEST_READ = 262144
+
+# A stream yields to the other tasks at least this often, however fast its peer is.
+_BYTES_UNTIL_YIELD = 65536
+_CALLS_UNTIL_YIELD = 100
+
+# A program that restored the default action of SIGPIPE must not be killed by a closed peer.
+_SEND_FLAGS: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+# accept() reports troubles of the one connection that it would have given: take the next one.
+_LOST_CONNECTION = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "EPERM",
+        "EPROTO",
+        "ENETDOWN",
+        "ENOPROTOOPT",
+        "EHOSTDOWN",
+        "ENONET",
+        "EHOSTUNREACH",
+        "EOPNOTSUPP",
+        "ENETUNREACH",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)
+# The process or the machine lacks something that may come back: wait a little.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_DELAY = 0.1
+
+
+class _OwnSocket:
+    """A socket that the loop knows nothing about, its closing, and its extra attributes."""
+
+    _socket: socket.socket
+    _closed: bool
+
+    async def aclose(self) -> None:
+        """Close the socket; a task that waits on it gets ClosedResourceError. Never raises."""
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The attributes of `anyio.abc.SocketAttribute`, as far as they exist for the socket."""
+        sock = self._socket
+        attributes: dict[Any, Callable[[], Any]] = {
+            SocketAttribute.family: lambda: sock.family,
+            SocketAttribute.local_address: lambda: _plain_address(sock.getsockname()),
+            SocketAttribute.raw_socket: lambda: sock,
+        }
+        is_ip = sock.family in {socket.AF_INET, socket.AF_INET6}
+        if is_ip:
+            attributes[SocketAttribute.local_port] = lambda: sock.getsockname()[1]
+        try:
+            peer = sock.getpeername()
+        except OSError:
+            return attributes
+        attributes[SocketAttribute.remote_address] = lambda: _plain_address(peer)
+        if is_ip:
+            attributes[SocketAttribute.remote_port] = lambda: peer[1]
+        return attributes
+
+
+def _plain_address(address: Any) -> Any:
+    """Bring an address to the form that anyio gives: host and port only, or a path."""
+    return address[:2] if isinstance(address, tuple) else address
+
+
+@final
+class SocketStream(_OwnSocket, ByteStream):
+    """A connected stream socket.
+
+    One task may receive and another one send at the same time. Both return without giving
+    control to other tasks when the socket is ready, but not for more than 64 KiB or 100 calls in
+    a row.
+
+    Args:
+        sock: A connected socket; the stream owns it from now on.
+
+    Ownership:
+        Whoever got the stream closes it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._closed = False
+        self._recv = sock.recv
+        self._send = sock.send
+        self._receiving = False
+        self._sending = False
+        self._read_size = _SMALLEST_READ
+        self._received_bytes = 0
+        self._received_calls = 0
+        self._sent_bytes = 0
+        self._sent_calls = 0
+
+    async def receive(self, max_bytes: int = _LARGEST_READ) -> bytes:
+        """Take what has arrived, or wait for it.
+
+        Cancellation:
+            Safe: nothing that was received is lost.
+        """
+        if self._receiving:
+            action = "receiving from"
+            raise anyio.BusyResourceError(action)
+        self._receiving = True
+        try:
+            if (
+                self._received_bytes >= _BYTES_UNTIL_YIELD
+                or self._received_calls >= _CALLS_UNTIL_YIELD
+            ):
+                self._received_bytes = self._received_calls = 0
+                await lowlevel.checkpoint()
+            size = min(self._read_size, max_bytes)
+            data: bytes | None = None
+            while data is None:
+                try:
+                    data = self._recv(size)
+                except BlockingIOError:
+                    self._received_bytes = self._received_calls = 0
+                    await anyio.wait_readable(self._socket)
+                except OSError as error:
+                    raise self._failure() from error
+        finally:
+            self._receiving = False
+        received = len(data)
+        if not received:
+            raise anyio.EndOfStream
+        self._received_bytes += received
+        self._received_calls += 1
+        if received == self._read_size:
+            self._read_size = min(received * 2, _LARGEST_READ)
+        return data
+
+    async def send(self, item: bytes) -> None:
+        """Send all of it.
+
+        Cancellation:
+            A part of it may have been sent: after that only closing makes sense.
+        """
+        if self._sending:
+            action = "sending to"
+            raise anyio.BusyResourceError(action)
+        self._sending = True
+        try:
+            if self._sent_bytes >= _BYTES_UNTIL_YIELD or self._sent_calls >= _CALLS_UNTIL_YIELD:
+                self._sent_bytes = self._sent_calls = 0
+                await lowlevel.checkpoint()
+            rest: bytes | memoryview = item
+            while True:
+                try:
+                    sent = self._send(rest, _SEND_FLAGS)
+                except BlockingIOError:
+                    self._sent_bytes = self._sent_calls = 0
+                    await anyio.wait_writable(self._socket)
+                except OSError as error:
+                    raise self._failure() from error
+                else:
+                    self._sent_bytes += sent
+                    if sent == len(rest):
+                        break
+                    rest = memoryview(rest)[sent:]
+            self._sent_calls += 1
+        finally:
+            self._sending = False
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what the socket takes right now.
+
+        Returns:
+            The number of bytes taken, 0 if it would have to wait.
+
+        Raises:
+            anyio.BusyResourceError: A `send` is under way: these bytes would land in its middle.
+            anyio.BrokenResourceError: The connection is lost.
+            anyio.ClosedResourceError: The stream was closed.
+        """
+        if self._sending:
+            action = "sending to"
+            raise anyio.BusyResourceError(action)
+        try:
+            return self._send(data, _SEND_FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._failure() from error
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more will be sent; receiving goes on."""
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if self._sending:
+            action = "sending to"
+            raise anyio.BusyResourceError(action)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # the peer has reset it: there is nobody to tell
+                raise self._failure() from error
+
+    def _failure(self) -> anyio.ClosedResourceError | anyio.BrokenResourceError:
+        return anyio.ClosedResourceError() if self._closed else anyio.BrokenResourceError()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"fd={self._socket.fileno()}"
+        return f"<SocketStream {state}>"
+
+
+@final
+class SocketListener(_OwnSocket, StreamListener):
+    """A listening socket.
+
+    Args:
+        sock: A bound and listening socket; the listener owns it from now on.
+        address: Where it listens, as a handshake line says it.
+    """
+
+    def __init__(self, sock: socket.socket, address: str) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._closed = False
+        self._accepting = False
+        self._address = address
+
+    @property
+    def address(self) -> str:
+        """Where it listens, in the form that a handshake line carries."""
+        return self._address
+
+    async def accept(self) -> SocketStream:
+        """Wait for the next connection.
+
+        What goes wrong with a single connection is passed over; where descriptors or memory are
+        short, it waits until there are some again.
+        """
+        if self._accepting:
+            action = "accepting connections from"
+            raise anyio.BusyResourceError(action)
+        self._accepting = True
+        try:
+            await lowlevel.checkpoint()
+            while True:
+                try:
+                    sock, _ = self._socket.accept()
+                except BlockingIOError:
+                    await anyio.wait_readable(self._socket)
+                except OSError as error:
+                    await self._survive(error)
+                else:
+                    stream = _stream_or_none(sock)
+                    if stream is not None:
+                        return stream
+        finally:
+            self._accepting = False
+
+    async def _survive(self, error: OSError) -> None:
+        """Return if accepting can go on after this error."""
+        if self._closed:
+            raise anyio.ClosedResourceError from error
+        if error.errno in _EXHAUSTED:
+            reason = os.strerror(error.errno or 0)
+            logger.warning("transport.accept.exhausted address=%s reason=%s", self._address, reason)
+            await anyio.sleep(_EXHAUSTED_DELAY)
+        elif error.errno in _LOST_CONNECTION:
+            logger.debug("transport.accept.lost address=%s errno=%s", self._address, error.errno)
+            await lowlevel.checkpoint()
+        else:
+            raise anyio.BrokenResourceError from error
+
+    def __repr__(self) -> str:
+        return f"<SocketListener {self._address}{' closed' if self._closed else ''}>"
+
+
+def _stream_or_none(sock: socket.socket) -> SocketStream | None:
+    """Wrap an accepted socket; None when the peer has already gone again."""
+    try:
+        return SocketStream(sock)
+    except OSError:  # some systems refuse options of a connection that was reset
+        sock.close()
+        return None
