@@ -1,0 +1,681 @@
+"""The HTTP/2 connection state machine (RFC 9113), for either side.
+
+Sans-I/O: bytes go in with `receive_data`, which returns events; whatever is to be sent, by the
+caller's wish or as the protocol demands, gathers until `take_output` fetches it. No awaits, no
+clock, no callbacks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ._errors import ConnectionFault, ErrorCode, StreamFault, code_name
+from ._events import (
+    ConnectionFaulted,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    PingAcknowledged,
+    RequestReceived,
+    ResponseReceived,
+    SettingsReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowOpened,
+)
+from ._frames import (
+    ACK,
+    CLIENT_MAGIC,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    LARGEST_WINDOW,
+    PADDED,
+    PING,
+    PRIORITY,
+    PRIORITY_FLAG,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    SETTINGS_ACK,
+    WINDOW_UPDATE,
+    FrameReader,
+    frame_header,
+    goaway_frame,
+    header_block_frames,
+    ping_frame,
+    rst_stream_frame,
+    settings_frame,
+    strip_padding,
+    window_update_frame,
+)
+from ._headers import HeaderDecoder, HeaderEncoder
+from ._limits import TINY_WINDOW_UPDATE, FloodGuard, Limits
+from ._settings import DEFAULT_WINDOW, LocalSettings, RemoteSettings
+from ._stream import H2Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._headers import HeaderBlock
+
+_REMEMBERED_RESETS = 4096
+_LARGEST_STREAM_ID = 2**31 - 1
+
+
+class H2Connection:
+    """One connection as one side sees it.
+
+    Args:
+        client_side: Whether we opened it.
+        settings: What we announce.
+        limits: What the peer may make us hold and do.
+
+    Attributes:
+        streams: The open and half-closed streams by identifier.
+        remote: What the peer announced.
+        send_window: Octets that the peer lets us send on all streams together.
+        guard: Counts frames that do nothing; refresh it about once a second while it counts.
+        closed: A connection error happened or `close` was called: nothing is read any more.
+        goaway_received: The peer takes no more streams.
+        goaway_sent: We take no more streams.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_side: bool,
+        settings: LocalSettings | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._client = client_side
+        self._local = settings or LocalSettings()
+        self._limits = limits or Limits()
+        self.streams: dict[int, H2Stream] = {}
+        self.remote = RemoteSettings()
+        self.guard = FloodGuard(self._limits)
+        self.closed = False
+        self.goaway_received = False
+        self.goaway_sent = False
+        self.send_window = DEFAULT_WINDOW
+        self._receive_window = DEFAULT_WINDOW
+        self._unacknowledged = 0
+        # Until the peer has acknowledged our SETTINGS it may still count with the default.
+        self._stream_receive_window = max(self._local.initial_window_size, DEFAULT_WINDOW)
+        self._output: list[bytes] = []
+        self.output_size = 0
+        self._frames = FrameReader(self._local.max_frame_size)
+        self._decoder = HeaderDecoder(self._limits.header_list_size, self._limits.header_fields)
+        self._preamble = HeaderEncoder.preamble
+        self._magic_left = b"" if client_side else CLIENT_MAGIC
+        self._settings_received = False
+        self._settings_acknowledged = False
+        self._next_stream_id = 1
+        self._last_peer_stream_id = 0
+        # Frames for streams that we reset may still be on their way: those are no errors.
+        self._reset_by_us: OrderedDict[int, None] = OrderedDict()
+        self._block: _PartialBlock | None = None
+        self._events: list[Event] = []
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def initiate(self) -> None:
+        """Queue our connection preface (section 3.4). Call it once, before all else."""
+        if self._client:
+            self._queue(CLIENT_MAGIC)
+        values = self._local.as_values(
+            client_side=self._client, header_list_size=self._limits.header_list_size
+        )
+        self._queue(settings_frame(values))
+        extra = self._local.connection_window_size - DEFAULT_WINDOW
+        if extra > 0:
+            self._receive_window += extra
+            self._queue(window_update_frame(0, extra))
+
+    def take_output(self) -> bytes:
+        """All that is to be sent, in order; the caller must send it."""
+        output = self._output
+        if len(output) == 1:
+            data = output[0]
+        else:
+            data = b"".join(output)
+        output.clear()
+        self.output_size = 0
+        return data
+
+    def can_open_stream(self) -> bool:
+        """Whether the peer's concurrency limit leaves room for one more stream."""
+        return len(self.streams) < self.remote.max_concurrent_streams
+
+    @property
+    def accepts_requests(self) -> bool:
+        """Whether new streams may be opened at all: not after GOAWAY, nor without identifiers."""
+        return not (
+            self.closed or self.goaway_received or self._next_stream_id > _LARGEST_STREAM_ID
+        )
+
+    def send_request(self, block: bytes, *, end_stream: bool = False) -> H2Stream:
+        """Open a stream with an encoded header block (client side).
+
+        Only while `accepts_requests` and `can_open_stream()` are true.
+        """
+        stream_id = self._next_stream_id
+        self._next_stream_id += 2
+        stream = H2Stream(
+            stream_id, self.remote.initial_window_size, self._stream_receive_window
+        )
+        self.streams[stream_id] = stream
+        self.send_headers(stream, block, end_stream=end_stream)
+        return stream
+
+    def send_headers(self, stream: H2Stream, block: bytes, *, end_stream: bool = False) -> None:
+        """Send an encoded header or trailer section on an open stream."""
+        if self._preamble:
+            block = self._preamble + block
+            self._preamble = b""
+        self._queue(
+            header_block_frames(
+                stream.stream_id, block, self.remote.max_frame_size, end_stream=end_stream
+            )
+        )
+        if end_stream:
+            self._close_local(stream)
+
+    def sendable(self, stream: H2Stream) -> int:
+        """How many octets of content the two windows allow now; may be below zero."""
+        window = stream.send_window
+        return window if window < self.send_window else self.send_window
+
+    def send_data(
+        self, stream: H2Stream, data: bytes | memoryview, *, end_stream: bool = False
+    ) -> None:
+        """Send content, in as many DATA frames as it takes; at most `sendable` octets of it."""
+        size = len(data)
+        stream.send_window -= size
+        self.send_window -= size
+        self.guard.useful()  # It entitles the peer to a WINDOW_UPDATE.
+        flags = END_STREAM if end_stream else 0
+        limit = self.remote.max_frame_size
+        if size <= limit:
+            self._queue(frame_header(size, DATA, flags, stream.stream_id))
+            if size:
+                self._queue(bytes(data))
+        else:
+            view = memoryview(data)
+            for start in range(0, size, limit):
+                part = view[start : start + limit]
+                last = start + limit >= size
+                self._queue(
+                    frame_header(len(part), DATA, flags if last else 0, stream.stream_id)
+                )
+                self._output.append(part)  # type: ignore[arg-type]  # join takes buffers
+                self.output_size += len(part)
+                self.guard.useful()
+        if end_stream:
+            self._close_local(stream)
+
+    def reset_stream(self, stream: H2Stream, code: ErrorCode) -> None:
+        """End a stream at once; does nothing if it is closed."""
+        if stream.closed:
+            return
+        self._queue(rst_stream_frame(stream.stream_id, code))
+        if not stream.remote_closed:
+            self._reset_by_us[stream.stream_id] = None
+            if len(self._reset_by_us) > _REMEMBERED_RESETS:
+                self._reset_by_us.popitem(last=False)
+        self._forget(stream)
+
+    def acknowledge(self, stream: H2Stream, size: int) -> None:
+        """Give `size` consumed octets of a stream back to the peer.
+
+        Updates are batched: they are sent when half a window has been consumed.
+        """
+        stream.unconsumed -= size
+        if not (stream.remote_closed or stream.closed):
+            stream.unacknowledged += size
+            if stream.unacknowledged * 2 >= self._stream_receive_window:
+                self._queue(window_update_frame(stream.stream_id, stream.unacknowledged))
+                stream.receive_window += stream.unacknowledged
+                stream.unacknowledged = 0
+        self._acknowledge_connection(size)
+
+    def release(self, stream: H2Stream) -> None:
+        """Give back what nobody will consume any more: the stream's reader is gone."""
+        if stream.unconsumed:
+            size, stream.unconsumed = stream.unconsumed, 0
+            self._acknowledge_connection(size)
+
+    def ping(self, payload: bytes) -> None:
+        """Queue a PING with eight octets; `PingAcknowledged` will answer it."""
+        self._queue(ping_frame(payload))
+
+    def go_away(self) -> None:
+        """Queue GOAWAY: open streams go on, later ones are ignored (section 6.8)."""
+        if not self.goaway_sent:
+            self.goaway_sent = True
+            self._queue(goaway_frame(self._last_peer_stream_id, ErrorCode.NO_ERROR))
+
+    def close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
+        """Queue a last GOAWAY and take nothing more in."""
+        if not self.closed:
+            self.closed = True
+            self.goaway_sent = True
+            self._queue(goaway_frame(self._last_peer_stream_id, code, reason.encode()[:256]))
+
+    def _queue(self, data: bytes) -> None:
+        self._output.append(data)
+        self.output_size += len(data)
+
+    def _acknowledge_connection(self, size: int) -> None:
+        self._unacknowledged += size
+        if self._unacknowledged * 2 >= self._local.connection_window_size:
+            self._queue(window_update_frame(0, self._unacknowledged))
+            self._receive_window += self._unacknowledged
+            self._unacknowledged = 0
+
+    def _close_local(self, stream: H2Stream) -> None:
+        stream.local_closed = True
+        if stream.remote_closed:
+            self._forget(stream)
+
+    def _close_remote(self, stream: H2Stream) -> None:
+        stream.remote_closed = True
+        if stream.local_closed:
+            self._forget(stream)
+
+    def _forget(self, stream: H2Stream) -> None:
+        stream.closed = True
+        self.streams.pop(stream.stream_id, None)
+
+    # --- receiving -------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take in what the peer sent, in any split, and return what it means.
+
+        Send `take_output()` afterwards. After `ConnectionFaulted` nothing is read any more.
+        """
+        if self.closed:
+            return []
+        self._events = events = []
+        try:
+            if self._magic_left:
+                data = self._match_magic(data)
+            for kind, flags, stream_id, payload in self._frames.feed(data):
+                try:
+                    if self._block is not None and kind != CONTINUATION:
+                        raise ConnectionFault(
+                            ErrorCode.PROTOCOL_ERROR, "a header block was interrupted"
+                        )
+                    if not self._settings_received and kind != SETTINGS:
+                        raise ConnectionFault(
+                            ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS"
+                        )
+                    if kind == DATA:
+                        self._on_data(flags, stream_id, payload)
+                    elif kind == HEADERS:
+                        self._on_headers(flags, stream_id, payload)
+                    else:
+                        handler = _HANDLERS.get(kind)
+                        if handler is None:  # section 4.1: unknown types are ignored
+                            self.guard.count_idle("a frame of unknown type")
+                        else:
+                            handler(self, flags, stream_id, payload)
+                except StreamFault as fault:
+                    self._reset_faulted(fault)
+                if self.closed:
+                    break
+        except ConnectionFault as fault:
+            self.close(fault.code, fault.reason)
+            events.append(ConnectionFaulted(fault))
+        return events
+
+    def _match_magic(self, data: bytes) -> bytes:
+        expected = self._magic_left
+        if data[: len(expected)] != expected[: len(data)]:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
+        self._magic_left = expected[len(data) :]
+        return data[len(expected) :]
+
+    def _reset_faulted(self, fault: StreamFault) -> None:
+        self.guard.count_reset()
+        stream = self.streams.get(fault.stream_id)
+        if stream is None:
+            self._queue(rst_stream_frame(fault.stream_id, fault.code))
+            return
+        self.reset_stream(stream, fault.code)
+        self._events.append(StreamReset(stream, fault.code, fault.reason, by_peer=False))
+
+    def _is_idle(self, stream_id: int) -> bool:
+        """Whether no request has opened this stream yet (section 5.1.1)."""
+        if stream_id % 2 == 0:  # Only a server could open it, by a push, and none is allowed.
+            return True
+        if self._client:
+            return stream_id >= self._next_stream_id
+        return stream_id > self._last_peer_stream_id and not self.goaway_sent
+
+    def _closed_stream_fault(self, stream_id: int, what: str) -> None:
+        """A frame for a stream that is not open: raise what section 5.1 asks for, if anything."""
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on idle stream {stream_id}")
+        self.guard.count_idle(f"{what} on a closed stream")
+        ignored = self.goaway_sent and stream_id > self._last_peer_stream_id
+        if not ignored and stream_id not in self._reset_by_us:
+            raise StreamFault(
+                stream_id, ErrorCode.STREAM_CLOSED, f"{what} on closed stream {stream_id}"
+            )
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        size = len(payload)
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is full")
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._acknowledge_connection(size)
+            self._closed_stream_fault(stream_id, "DATA")
+            return
+        if flags & PADDED:
+            payload = strip_padding(flags, payload)
+        stream.receive_window -= size
+        stream.unconsumed += size
+        fault = self._data_fault(stream, len(payload))
+        if fault is not None:
+            self.release(stream)
+            raise StreamFault(stream_id, *fault)
+        if len(payload) < size:
+            self.acknowledge(stream, size - len(payload))
+        end_stream = bool(flags & END_STREAM)
+        if payload or end_stream:
+            self.guard.useful()
+        else:
+            self.guard.count_idle("an empty DATA frame")
+        if stream.length_left is not None:
+            stream.length_left -= len(payload)
+            if stream.length_left < 0 or (end_stream and stream.length_left):
+                self.release(stream)
+                raise StreamFault(
+                    stream_id, ErrorCode.PROTOCOL_ERROR, "content-length and content differ"
+                )
+        if end_stream:
+            self._close_remote(stream)
+        self._events.append(DataReceived(stream, payload, end_stream=end_stream))
+
+    @staticmethod
+    def _data_fault(stream: H2Stream, size: int) -> tuple[ErrorCode, str] | None:
+        if stream.remote_closed:
+            return ErrorCode.STREAM_CLOSED, "DATA after END_STREAM"
+        if not stream.headers_received:
+            return ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS"
+        if stream.receive_window < 0:
+            return ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is full"
+        return None
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & (PADDED | PRIORITY_FLAG):
+            payload = strip_padding(flags, payload)
+            if flags & PRIORITY_FLAG:
+                if len(payload) < 5:
+                    reason = "HEADERS too short for its priority fields"
+                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
+                payload = payload[5:]
+        end_stream = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._on_header_block(stream_id, payload, end_stream=end_stream)
+        else:
+            self._block = _PartialBlock(stream_id, payload, end_stream=end_stream)
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None or block.stream_id != stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        block.add(payload, self._limits)
+        if flags & END_HEADERS:
+            self._block = None
+            self._on_header_block(stream_id, b"".join(block.parts), end_stream=block.end_stream)
+
+    def _on_header_block(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
+        if len(block) > self._limits.header_block_size:
+            reason = f"a header block of {len(block)} octets"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
+        # Decoded in any case, even if the stream is of no interest: the table must keep step.
+        headers = self._decoder.decode(block)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            if stream.remote_closed:
+                raise StreamFault(
+                    stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM"
+                )
+            if stream.headers_received:
+                self._on_trailers(stream, headers, end_stream=end_stream)
+            else:
+                self._on_response(stream, headers, end_stream=end_stream)
+        elif self._client or stream_id % 2 == 0 or not self._is_idle(stream_id):
+            self._closed_stream_fault(stream_id, "HEADERS")
+        else:
+            self._on_request(stream_id, headers, end_stream=end_stream)
+
+    def _on_request(self, stream_id: int, headers: HeaderBlock, *, end_stream: bool) -> None:
+        self._last_peer_stream_id = stream_id
+        if len(self.streams) >= self._local.max_concurrent_streams:
+            raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, "too many streams")
+        if headers.request_fault is not None:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, headers.request_fault)
+        stream = H2Stream(
+            stream_id, self.remote.initial_window_size, self._stream_receive_window
+        )
+        self.streams[stream_id] = stream
+        self._take_header_section(stream, headers, end_stream=end_stream)
+        self._events.append(RequestReceived(stream, headers, end_stream=end_stream))
+
+    def _on_response(self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool) -> None:
+        if headers.response_fault is not None:
+            raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, headers.response_fault)
+        if headers.pseudo[":status"][0] == "1":  # an informational response (section 8.1)
+            if end_stream:
+                reason = "an informational response that ends the stream"
+                raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, reason)
+            self.guard.count_idle("an informational response")
+            return
+        self._take_header_section(stream, headers, end_stream=end_stream)
+        self._events.append(ResponseReceived(stream, headers, end_stream=end_stream))
+
+    def _take_header_section(
+        self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool
+    ) -> None:
+        self.guard.useful()
+        stream.headers_received = True
+        stream.length_left = headers.content_length
+        if end_stream:
+            if headers.content_length and not self._client:
+                reason = "content-length without content"
+                raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, reason)
+            self._close_remote(stream)
+
+    def _on_trailers(self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool) -> None:
+        fault = headers.trailer_fault
+        if not end_stream:
+            fault = "a second header section that does not end the stream"
+        elif stream.length_left:
+            fault = "content-length and content differ"
+        if fault is not None:
+            raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, fault)
+        self.guard.useful()
+        self._close_remote(stream)
+        self._events.append(TrailersReceived(stream, headers, end_stream=True))
+
+    def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self.guard.count_idle("PRIORITY")
+        if len(payload) != 5:
+            raise StreamFault(
+                stream_id, ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} octets"
+            )
+
+    def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(
+                ErrorCode.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} octets"
+            )
+        if stream_id == 0 or self._is_idle(stream_id):
+            reason = f"RST_STREAM on idle stream {stream_id}"
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
+        self.guard.count_reset()
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        code = int.from_bytes(payload, "big")
+        self._forget(stream)
+        self._events.append(
+            StreamReset(
+                stream,
+                code,
+                f"the peer reset the stream ({code_name(code)})",
+                by_peer=True,
+                refused=code == ErrorCode.REFUSED_STREAM,
+            )
+        )
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS on stream {stream_id}")
+        if flags & ACK:
+            self._on_settings_ack(payload)
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(
+                ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} octets"
+            )
+        self.guard.count_idle("SETTINGS")
+        self._settings_received = True
+        before = self.remote.initial_window_size
+        self.remote.update(payload, from_server=self._client)
+        delta = self.remote.initial_window_size - before
+        if delta:
+            for stream in self.streams.values():
+                stream.send_window += delta
+                if stream.send_window > LARGEST_WINDOW:
+                    reason = f"the window of stream {stream.stream_id} overflows"
+                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, reason)
+        self._queue(SETTINGS_ACK)
+        self._events.append(SettingsReceived())
+        if delta > 0:
+            self._events.append(WindowOpened(None))
+
+    def _on_settings_ack(self, payload: bytes) -> None:
+        if not self._settings_received:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if payload:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS ack with content")
+        if self._settings_acknowledged:
+            self.guard.count_idle("a SETTINGS ack")
+            return
+        self._settings_acknowledged = True
+        delta = self._local.initial_window_size - self._stream_receive_window
+        if delta:
+            self._stream_receive_window = self._local.initial_window_size
+            for stream in self.streams.values():
+                stream.receive_window += delta
+
+    def _on_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which was not allowed")
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"PING on stream {stream_id}")
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} octets")
+        if flags & ACK:
+            self._events.append(PingAcknowledged(payload))
+        else:
+            self._queue(ping_frame(payload, ack=True))
+        self.guard.count_idle("PING")
+
+    def _on_goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"GOAWAY on stream {stream_id}")
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} octets")
+        self.guard.count_idle("GOAWAY")
+        last_stream_id = int.from_bytes(payload[:4], "big") & _LARGEST_STREAM_ID
+        code = int.from_bytes(payload[4:8], "big")
+        self.goaway_received = True
+        self._events.append(GoAwayReceived(last_stream_id, code, payload[8:]))
+        if not self._client:
+            return
+        for stream in [s for s in self.streams.values() if s.stream_id > last_stream_id]:
+            self._forget(stream)
+            reason = f"the peer is going away ({code_name(code)})"
+            self._events.append(StreamReset(stream, code, reason, by_peer=True, refused=True))
+
+    def _on_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(
+                ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} octets"
+            )
+        increment = int.from_bytes(payload, "big") & LARGEST_WINDOW
+        if increment < TINY_WINDOW_UPDATE:
+            self.guard.count_idle("a tiny WINDOW_UPDATE")
+        if stream_id == 0:
+            self.send_window += _checked_increment(0, increment, self.send_window)
+            self._events.append(WindowOpened(None))
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                reason = f"WINDOW_UPDATE on idle stream {stream_id}"
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
+            return
+        stream.send_window += _checked_increment(stream_id, increment, stream.send_window)
+        self._events.append(WindowOpened(stream))
+
+
+def _checked_increment(stream_id: int, increment: int, window: int) -> int:
+    if increment == 0:
+        code, reason = ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0"
+    elif window + increment > LARGEST_WINDOW:
+        code, reason = ErrorCode.FLOW_CONTROL_ERROR, "a window overflows"
+    else:
+        return increment
+    if stream_id == 0:
+        raise ConnectionFault(code, reason)
+    raise StreamFault(stream_id, code, reason)
+
+
+class _PartialBlock:
+    """A header block that goes on in CONTINUATION frames."""
+
+    __slots__ = ("end_stream", "frames", "parts", "size", "stream_id")
+
+    def __init__(self, stream_id: int, first: bytes, *, end_stream: bool) -> None:
+        self.stream_id = stream_id
+        self.end_stream = end_stream
+        self.parts = [first]
+        self.size = len(first)
+        self.frames = 0
+
+    def add(self, part: bytes, limits: Limits) -> None:
+        self.parts.append(part)
+        self.size += len(part)
+        self.frames += 1
+        if self.frames > limits.continuation_frames or self.size > limits.header_block_size:
+            reason = f"a header block of {self.size} octets in {self.frames + 1} frames"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
+
+
+_HANDLERS: dict[int, Callable[[H2Connection, int, int, bytes], None]] = {
+    PRIORITY: H2Connection._on_priority,  # noqa: SLF001  # the table belongs to the class
+    RST_STREAM: H2Connection._on_rst_stream,  # noqa: SLF001
+    SETTINGS: H2Connection._on_settings,  # noqa: SLF001
+    PUSH_PROMISE: H2Connection._on_push_promise,  # noqa: SLF001
+    PING: H2Connection._on_ping,  # noqa: SLF001
+    GOAWAY: H2Connection._on_goaway,  # noqa: SLF001
+    WINDOW_UPDATE: H2Connection._on_window_update,  # noqa: SLF001
+    CONTINUATION: H2Connection._on_continuation,  # noqa: SLF001
+}

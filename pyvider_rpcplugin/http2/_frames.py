@@ -1,0 +1,186 @@
+"""The frame layer (RFC 9113, sections 4 and 6): bytes to frames and frames to bytes.
+
+Sans-I/O: no awaits here, and no connection state but the rest of an unfinished frame.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from ._errors import ConnectionFault, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CLIENT_MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEADER_SIZE = 9
+DEFAULT_MAX_FRAME_SIZE = 16_384
+LARGEST_MAX_FRAME_SIZE = 2**24 - 1
+LARGEST_WINDOW = 2**31 - 1
+
+_STREAM_ID_MASK = 0x7FFF_FFFF
+
+END_STREAM = 0x1
+ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+PRIORITY_FLAG = 0x20
+
+
+class FrameType(IntEnum):
+    """The frame types of RFC 9113, section 6."""
+
+    DATA = 0x0
+    HEADERS = 0x1
+    PRIORITY = 0x2
+    RST_STREAM = 0x3
+    SETTINGS = 0x4
+    PUSH_PROMISE = 0x5
+    PING = 0x6
+    GOAWAY = 0x7
+    WINDOW_UPDATE = 0x8
+    CONTINUATION = 0x9
+
+
+# Plain integers beside the enum: comparing with an IntEnum member costs an attribute look-up and
+# a slower comparison for every frame.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
+
+Frame = tuple[int, int, int, bytes]
+"""Type, flags, stream identifier, payload."""
+
+
+def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """The nine octets before a payload of `length` octets (section 4.1)."""
+    return ((length << 48) | (kind << 40) | (flags << 32) | stream_id).to_bytes(9, "big")
+
+
+def settings_frame(values: Mapping[int, int]) -> bytes:
+    """A SETTINGS frame that carries `values` (section 6.5)."""
+    payload = b"".join(
+        key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in values.items()
+    )
+    return frame_header(len(payload), SETTINGS, 0, 0) + payload
+
+
+SETTINGS_ACK = frame_header(0, SETTINGS, ACK, 0)
+
+
+def ping_frame(payload: bytes, *, ack: bool = False) -> bytes:
+    """A PING frame with its eight octets (section 6.7)."""
+    return frame_header(8, PING, ACK if ack else 0, 0) + payload
+
+
+def rst_stream_frame(stream_id: int, code: int) -> bytes:
+    """A RST_STREAM frame (section 6.4)."""
+    return frame_header(4, RST_STREAM, 0, stream_id) + code.to_bytes(4, "big")
+
+
+def goaway_frame(last_stream_id: int, code: int, debug: bytes = b"") -> bytes:
+    """A GOAWAY frame (section 6.8)."""
+    payload = last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big") + debug
+    return frame_header(len(payload), GOAWAY, 0, 0) + payload
+
+
+def window_update_frame(stream_id: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame (section 6.9); stream 0 is the connection."""
+    return frame_header(4, WINDOW_UPDATE, 0, stream_id) + increment.to_bytes(4, "big")
+
+
+def header_block_frames(
+    stream_id: int, block: bytes, max_frame_size: int, *, end_stream: bool
+) -> bytes:
+    """HEADERS with `block`, followed by CONTINUATION frames where it is too long for one."""
+    flags = END_STREAM if end_stream else 0
+    if len(block) <= max_frame_size:
+        return frame_header(len(block), HEADERS, flags | END_HEADERS, stream_id) + block
+    frames = [frame_header(max_frame_size, HEADERS, flags, stream_id), block[:max_frame_size]]
+    for start in range(max_frame_size, len(block), max_frame_size):
+        part = block[start : start + max_frame_size]
+        last = start + max_frame_size >= len(block)
+        frames.append(
+            frame_header(len(part), CONTINUATION, END_HEADERS if last else 0, stream_id)
+        )
+        frames.append(part)
+    return b"".join(frames)
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames, however the bytes were split on their way.
+
+    Args:
+        max_frame_size: The largest payload that we announced to accept.
+    """
+
+    __slots__ = ("_have", "_need", "_parts", "max_frame_size")
+
+    def __init__(self, max_frame_size: int) -> None:
+        self.max_frame_size = max_frame_size
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that `data` completes; what is left over waits for the next call.
+
+        The iterator must be run to its end before the next call.
+
+        Raises:
+            ConnectionFault: A frame is larger than announced (section 4.2). That is found from
+                its header, so that no more than one frame is ever held.
+        """
+        if self._parts:
+            # Parts are joined once, when the frame is whole: a large frame that comes in many
+            # reads is not copied over and over.
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        position, end = 0, len(data)
+        limit = self.max_frame_size
+        while end - position >= FRAME_HEADER_SIZE:
+            head = int.from_bytes(data[position : position + FRAME_HEADER_SIZE], "big")
+            length = head >> 48
+            if length > limit:
+                reason = f"a frame of {length} octets, {limit} are allowed"
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
+            start = position + FRAME_HEADER_SIZE
+            stop = start + length
+            if stop > end:
+                self._keep(data, position, FRAME_HEADER_SIZE + length)
+                return
+            position = stop
+            yield (
+                (head >> 40) & 0xFF,
+                (head >> 32) & 0xFF,
+                head & _STREAM_ID_MASK,
+                data[start:stop],
+            )
+        if position < end:
+            self._keep(data, position, FRAME_HEADER_SIZE)
+
+    def _keep(self, data: bytes, position: int, need: int) -> None:
+        rest = data[position:] if position else data
+        self._parts.append(rest)
+        self._have = len(rest)
+        self._need = need
+
+
+def strip_padding(flags: int, payload: bytes) -> bytes:
+    """The payload of a DATA or HEADERS frame without its padding (section 6.1).
+
+    Raises:
+        ConnectionFault: The padding is as long as the payload or longer.
+    """
+    if not flags & PADDED:
+        return payload
+    if not payload:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without a length octet")
+    padding = payload[0]
+    if padding >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - padding]
