@@ -1,0 +1,132 @@
+"""What is measured, and how the client's process runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+
+if TYPE_CHECKING:
+    from tests.bench.peers import Caller
+
+SMALL = b"x" * 32
+LARGE = b"x" * (3 << 20)
+
+
+class Workload(NamedTuple):
+    """A kind of work, to be done a number of times."""
+
+    name: str
+    title: str
+    unit: str
+    run: Callable[[Caller, int], Awaitable[None]]
+    warm_up: int
+    """How often before anything is measured; the rate of it decides how often in each round."""
+    step: int = 1
+    """The number of times is a multiple of this."""
+    scale: float = 1.0
+    """Units in one time."""
+    calls_only: bool = False
+    """A peer without streams can do it."""
+    goals: tuple[float, float] | None = None
+    """What we aim at on asyncio and on trio, times the baseline."""
+
+
+async def _one_caller(caller: Caller, count: int) -> None:
+    await caller.unary(SMALL, count)
+
+
+async def _many_callers(caller: Caller, count: int) -> None:
+    async with anyio.create_task_group() as callers:
+        for _ in range(64):
+            callers.start_soon(caller.unary, SMALL, count // 64)
+
+
+async def _server_stream(caller: Caller, count: int) -> None:
+    await caller.server_stream(SMALL, count)
+
+
+async def _client_stream(caller: Caller, count: int) -> None:
+    await caller.client_stream(SMALL, count)
+
+
+async def _ping_pong(caller: Caller, count: int) -> None:
+    await caller.ping_pong(SMALL, count)
+
+
+async def _large(caller: Caller, count: int) -> None:
+    await caller.unary(LARGE, count)
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in [
+        Workload(
+            "unary_64",
+            "unary 32 B, 64 callers",
+            "calls/s",
+            _many_callers,
+            warm_up=640,
+            step=64,
+            goals=(3, 2.5),
+        ),
+        Workload(
+            "unary_1",
+            "unary 32 B, 1 caller",
+            "calls/s",
+            _one_caller,
+            warm_up=200,
+            calls_only=True,
+            goals=(1.7, 1.5),
+        ),
+        Workload(
+            "ping_pong",
+            "bidi ping-pong 32 B",
+            "turns/s",
+            _ping_pong,
+            warm_up=200,
+            goals=(1.4, 1.1),
+        ),
+        Workload(
+            "server_stream",
+            "server stream 32 B",
+            "messages/s",
+            _server_stream,
+            warm_up=1000,
+            goals=(8, 8),
+        ),
+        Workload(
+            "client_stream",
+            "client stream 32 B",
+            "messages/s",
+            _client_stream,
+            warm_up=1000,
+            goals=(8, 8),
+        ),
+        Workload(
+            "large_echo",
+            "unary 3 MiB echo",
+            "MiB/s",
+            _large,
+            warm_up=3,
+            # Both ways.
+            scale=6,
+            goals=(1, 1),
+        ),
+    ]
+}
+
+
+async def timed(workload: Workload, caller: Caller, count: int) -> float:
+    """Return the seconds that a peer takes to do it count times."""
+    start = time.perf_counter()
+    await workload.run(caller, count)
+    return time.perf_counter() - start
+
+
+def count_for(workload: Workload, rate: float, seconds: float) -> int:
+    """Return how often to do it in each round, so that a round takes about the given time."""
+    steps = max(1, round(rate * seconds / workload.step))
+    return steps * workload.step
