@@ -1,0 +1,8 @@
+"""Protocols: which services a plugin serves, and how its handler becomes their methods."""
+
+from __future__ import annotations
+
+from .base import RPCPluginProtocol
+from .basic import BasicProtocol, register
+
+__all__ = ["BasicProtocol", "RPCPluginProtocol", "register"]

@@ -1,0 +1,95 @@
+"""The protocol behind `plugin_protocol()`, and behind a plugin that names none."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from pyvider_rpcplugin.exception import ProtocolError, RPCPluginError
+
+from .base import RPCPluginProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BasicProtocol", "register"]
+
+
+class BasicProtocol(RPCPluginProtocol):
+    """Registers a handler by a given function, or by what the handler says of itself.
+
+    Args:
+        service_name: The service's name; by default the handler's class's.
+        descriptor_module: The generated module that describes it.
+        servicer_add_fn: Called as `servicer_add_fn(handler, server)`; may be async.
+    """
+
+    def __init__(
+        self,
+        service_name: str | None = None,
+        descriptor_module: Any = None,
+        servicer_add_fn: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
+        self.service_name = service_name
+        self.descriptor_module = descriptor_module
+        self.servicer_add_fn = servicer_add_fn
+
+    async def get_grpc_descriptors(self) -> tuple[Any, str]:
+        """Return what was given."""
+        return self.descriptor_module, self.service_name or ""
+
+    async def add_to_server(self, server: Any, handler: Any) -> None:
+        """Register the handler.
+
+        Raises:
+            ProtocolError: Neither a function was given, nor does the handler say what it serves.
+        """
+        if self.servicer_add_fn is not None:
+            result = self.servicer_add_fn(handler, server)
+            if inspect.isawaitable(result):
+                await result
+        elif hasattr(handler, "__mapping__"):
+            server.add_service(handler)
+        else:
+            name = self.service_name or type(handler).__name__
+            msg = f"nothing to serve for {name!r}: the handler ({_kind(handler)}) has no services"
+            raise ProtocolError(
+                msg,
+                hint="derive the handler from a generated ...Base class of grpclib,\n"
+                "or give plugin_protocol() a servicer_add_fn",
+            )
+
+
+async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any) -> None:
+    """Have `protocol` register `handler` with `server`, and see that it did.
+
+    Args:
+        server: The RPC server: `add_service()` and the names of its `services`.
+        protocol: None for a handler that says itself what it serves.
+        handler: The user's handler.
+
+    Raises:
+        ProtocolError: It failed, or registered nothing.
+    """
+    if protocol is None:
+        protocol = BasicProtocol()
+    before = len(server.methods)
+    try:
+        # Documented as called by keyword; plain functions are as good as async ones.
+        result: Any = protocol.add_to_server(server=server, handler=handler)
+        if inspect.isawaitable(result):
+            await result
+    except RPCPluginError:
+        raise
+    except Exception as exc:
+        msg = f"{_kind(protocol)} could not register its service: {type(exc).__name__}: {exc}"
+        raise ProtocolError(msg, phase="serve") from exc
+    if len(server.methods) == before:
+        msg = f"{_kind(protocol)} registered no service: there would be nothing to serve"
+        raise ProtocolError(
+            msg, hint="add_to_server() should call server.add_service(handler)", phase="serve"
+        )
+
+
+def _kind(thing: Any) -> str:
+    return type(thing).__name__

@@ -1,0 +1,15 @@
+"""The services that every plugin serves beside its own."""
+
+from __future__ import annotations
+
+from .controller import ControllerService, request_shutdown
+from .health import PLUGIN_SERVICE, HealthService, ServingStatus, check_health
+
+__all__ = [
+    "PLUGIN_SERVICE",
+    "ControllerService",
+    "HealthService",
+    "ServingStatus",
+    "check_health",
+    "request_shutdown",
+]

@@ -1,0 +1,49 @@
+"""The service by which a host asks its plugin to end, `plugin.GRPCController`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from grpclib.const import Cardinality, Handler
+
+from ._messages import Empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ControllerService", "request_shutdown"]
+
+_SHUTDOWN = "/plugin.GRPCController/Shutdown"
+
+
+class ControllerService:
+    """Answers Shutdown, and then has the plugin stop."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """Make the service.
+
+        Args:
+            stop: Begins the stop and returns at once. The call that asked for it is itself one of
+                the calls that the stop waits for, so its answer still goes out.
+        """
+        self._stop = stop
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Name the method, as a generated grpclib class does."""
+        return {_SHUTDOWN: Handler(self._shutdown, Cardinality.UNARY_UNARY, Empty, Empty)}
+
+    async def _shutdown(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(Empty())
+        self._stop()
+
+
+async def request_shutdown(channel: Any) -> None:
+    """Ask the plugin at the other end of `channel` to end. The caller bounds it.
+
+    Raises:
+        GRPCError: It was not answered. Some plugins (go-plugin's) close the connection instead.
+    """
+    async with channel.request(_SHUTDOWN, Cardinality.UNARY_UNARY, Empty, Empty) as stream:
+        await stream.send_message(Empty(), end=True)
+        await stream.recv_message()

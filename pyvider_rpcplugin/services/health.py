@@ -1,0 +1,125 @@
+"""The standard health service, `grpc.health.v1.Health`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+
+from ._messages import (
+    Empty,
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListResponse,
+    ServingStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "PLUGIN_SERVICE",
+    "HealthCheckRequest",
+    "HealthCheckResponse",
+    "HealthListResponse",
+    "HealthService",
+    "ServingStatus",
+    "check_health",
+]
+
+#: What hosts ask for. It and "", which stands for the whole server, are always known.
+PLUGIN_SERVICE = "plugin"
+
+_PREFIX = "/grpc.health.v1.Health/"
+
+
+class HealthService:
+    """Answers Check, List and Watch for as long as the plugin serves, and while it drains."""
+
+    def __init__(self) -> None:
+        self._statuses = {"": ServingStatus.SERVING, PLUGIN_SERVICE: ServingStatus.SERVING}
+        self._watchers: set[anyio.Event] = set()
+        self._stopping = False
+
+    def set_status(self, service: str, status: ServingStatus) -> None:
+        """Say how `service` is; whoever watches it hears of it."""
+        if not self._stopping:
+            self._statuses[service] = status
+            self._wake()
+
+    def stop(self) -> None:
+        """Say NOT_SERVING for everything, for good, and let the watching streams end.
+
+        A host that watches would otherwise hold up the end for the whole grace period.
+        """
+        self._stopping = True
+        self._statuses = dict.fromkeys(self._statuses, ServingStatus.NOT_SERVING)
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self._watchers:
+            event.set()
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Name the methods, as a generated grpclib class does."""
+        return {
+            _PREFIX + "Check": Handler(
+                self._check, Cardinality.UNARY_UNARY, HealthCheckRequest, HealthCheckResponse
+            ),
+            _PREFIX + "List": Handler(
+                self._list, Cardinality.UNARY_UNARY, Empty, HealthListResponse
+            ),
+            _PREFIX + "Watch": Handler(
+                self._watch, Cardinality.UNARY_STREAM, HealthCheckRequest, HealthCheckResponse
+            ),
+        }
+
+    async def _check(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        status = self._statuses.get(request.service)
+        if status is None:
+            raise GRPCError(Status.NOT_FOUND, f"unknown service {request.service!r}")
+        await stream.send_message(HealthCheckResponse(status))
+
+    async def _list(self, stream: Any) -> None:
+        await stream.recv_message()
+        statuses = {name: HealthCheckResponse(status) for name, status in self._statuses.items()}
+        await stream.send_message(HealthListResponse(statuses))
+
+    async def _watch(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        last: ServingStatus | None = None
+        while True:
+            changed = anyio.Event()
+            self._watchers.add(changed)
+            try:
+                # A service that is not known may become known: that is no error here.
+                status = self._statuses.get(request.service, ServingStatus.SERVICE_UNKNOWN)
+                if status != last:
+                    last = status
+                    await stream.send_message(HealthCheckResponse(status))
+                if self._stopping:
+                    raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
+                await changed.wait()
+            finally:
+                self._watchers.discard(changed)
+
+
+async def check_health(channel: Any, service: str = PLUGIN_SERVICE) -> ServingStatus:
+    """Ask the other side how `service` is. The caller bounds it.
+
+    Raises:
+        GRPCError: The call failed; NOT_FOUND if the service is not known there.
+    """
+    async with channel.request(
+        _PREFIX + "Check",
+        Cardinality.UNARY_UNARY,
+        HealthCheckRequest,
+        HealthCheckResponse,
+    ) as stream:
+        await stream.send_message(HealthCheckRequest(service), end=True)
+        response = await stream.recv_message()
+    status: ServingStatus = response.status
+    return status
