@@ -1,0 +1,202 @@
+"""A child process on POSIX: how it is started, watched, signalled and read.
+
+On Linux a pidfd tells when the child has ended, so neither event loop needs a thread for it.
+Elsewhere (and under a kernel or a sandbox without pidfds) a thread waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Literal
+
+import anyio
+import anyio.to_thread
+from anyio import lowlevel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+# What is still taken from a pipe after the child's end. The child's own words fit into the pipe;
+# only a process that got away from its group could write more.
+_LEFTOVER_BYTES = 1 << 20
+
+
+class PipeReader:
+    """The reading end of a pipe, without threads and without the loop's own streams."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        os.set_blocking(file.fileno(), False)
+        self._file = file
+        self._leftover: int | None = None
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Wait for bytes; b"" at the end."""
+        await lowlevel.checkpoint()
+        while True:
+            data = self.read_nowait(max_bytes)
+            if data is not None:
+                return data
+            try:
+                await anyio.wait_readable(self._file)
+            except anyio.ClosedResourceError:
+                continue  # finish() or close() woke us: take what is left
+
+    def read_nowait(self, max_bytes: int) -> bytes | None:
+        """Take what is in the pipe; b"" at the end, None if there is nothing yet."""
+        if self._file.closed or self._leftover == 0:
+            return b""
+        if self._leftover is not None:
+            max_bytes = min(max_bytes, self._leftover)
+        # Unlike what its type says, an unbuffered file gives None where it would have to wait.
+        data: bytes | None = self._file.read(max_bytes)
+        if self._leftover is not None:
+            data = data or b""
+            self._leftover = self._leftover - len(data) if data else 0
+        return data
+
+    def finish(self) -> None:
+        """Say that the writer has ended: what is in the pipe now is all, whoever holds it open."""
+        if self._leftover is None:
+            self._leftover = _LEFTOVER_BYTES
+            if not self._file.closed:
+                anyio.notify_closing(self._file)
+
+    def close(self) -> None:
+        if not self._file.closed:
+            anyio.notify_closing(self._file)
+            self._file.close()
+
+
+class Child:
+    """A started child process.
+
+    It leads a process group of its own, so that signals reach what it started itself, too; with
+    an inherited stdin it stays in ours (a background group may not read the terminal), and
+    signals go to it alone.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None,
+        stdin: Literal["null", "inherit"],
+    ) -> None:
+        self._leads_group = stdin == "null"
+        self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
+            command,
+            bufsize=0,
+            stdin=subprocess.DEVNULL if stdin == "null" else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            process_group=0 if self._leads_group else None,
+        )
+        self.pid = self._popen.pid
+        assert self._popen.stdout is not None  # noqa: S101 - for the type checker
+        assert self._popen.stderr is not None  # noqa: S101 - for the type checker
+        self.stdout = PipeReader(self._popen.stdout)
+        self.stderr = PipeReader(self._popen.stderr)
+        self._pidfd = _open_pidfd(self.pid)
+
+    async def wait_ended(self) -> None:
+        """Wait until the child has ended; it stays a zombie until `reap`."""
+        while not self.has_ended():
+            if self._pidfd is not None:
+                await anyio.wait_readable(self._pidfd)
+            else:
+                # Of its own, since the common limit could keep the 41st child unwatched.
+                limiter = anyio.CapacityLimiter(1)
+                await anyio.to_thread.run_sync(
+                    self._wait_in_thread, abandon_on_cancel=True, limiter=limiter
+                )
+
+    def has_ended(self) -> bool:
+        if self._popen.returncode is not None:
+            return True
+        if not hasattr(os, "waitid"):
+            return self._popen.poll() is not None
+        try:
+            flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            return os.waitid(os.P_PID, self.pid, flags) is not None
+        except ChildProcessError:
+            return True  # somebody else reaped it
+
+    def _wait_in_thread(self) -> None:
+        if not hasattr(os, "waitid"):
+            self._popen.wait()
+            return
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def terminate(self) -> None:
+        """Ask the whole group to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the whole group."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Until the child is reaped, its number belongs to nobody else, and so does the group's.
+        if self._popen.returncode is not None:
+            return
+        try:
+            if self._leads_group:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:  # it runs as another user now
+            logger.warning("process.signal.refused pid=%d signal=%s", self.pid, number.name)
+
+    def reap(self) -> int | None:
+        """End what is left of the group of a child that has ended, and take its exit status.
+
+        Returns:
+            The status; None if somebody else has taken it.
+        """
+        if self._leads_group:
+            self.kill()
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            self._popen.returncode = 0  # or else its destructor would wait for it
+            return None
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
+        return self._popen.returncode
+
+    def kill_and_wait(self, seconds: float) -> bool:
+        """End the group and reap, without an event loop's help. The last resort: it blocks."""
+        self.kill()
+        try:
+            self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.stdout.close()
+        self.stderr.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+def _open_pidfd(pid: int) -> int | None:
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

@@ -1,0 +1,313 @@
+"""The life of a plugin's process, from its start to its end, in one `async with` block."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from pyvider_rpcplugin.exception import PluginExit
+from pyvider_rpcplugin.process._diagnose import check_command, explain
+from pyvider_rpcplugin.process._lines import LineSplitter
+
+if sys.platform == "win32":
+    from pyvider_rpcplugin.process._windows import Child
+else:
+    from pyvider_rpcplugin.process._posix import Child
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+STDERR_LINES_KEPT = 64
+_CHUNK = 65536
+
+POLITE_GRACE = 2.0
+TERM_GRACE = 1.0
+# SIGKILL cannot be refused: only a process that is stuck in the kernel takes longer.
+_KILL_GRACE = 5.0
+# For what waits in the pipes after the end; reading it only takes time if the loop is busy.
+_LAST_WORDS_GRACE = 1.0
+# Blocks the loop: only for a cleanup that was itself cancelled against its shield.
+_LAST_RESORT_GRACE = 1.0
+
+
+@asynccontextmanager
+async def start_process(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: Literal["null", "inherit"] = "null",
+    on_stderr_line: Callable[[str], None] | None = None,
+    term_grace: float = TERM_GRACE,
+) -> AsyncIterator[PluginProcess]:
+    """Start a process that lives at most as long as the `async with` block.
+
+    Whatever ends the block, the process and its children are gone afterwards: asked by SIGTERM,
+    and ended by SIGKILL if that does not help. To end it politely, call
+    `PluginProcess.shutdown` before.
+
+    Args:
+        command: The program and its arguments; no shell is involved.
+        env: The whole environment of the process.
+        cwd: The folder to start it in.
+        stdin: "null", or "inherit" for a process that reads from our terminal. It then stays in
+            our process group, and only the process itself is ended, not what it started.
+        on_stderr_line: Called with each line that it writes to stderr, as it comes.
+        term_grace: How many seconds SIGTERM gets at the end of the block.
+
+    Yields:
+        The process.
+
+    Raises:
+        TransportError: It cannot be started: no such file, not executable, and so on.
+        ConfigError: The command is not a list of words, or the environment is malformed.
+
+    Cancellation:
+        Safe everywhere; leaving the block takes at most `term_grace` and some seconds.
+    """
+    words = check_command(command)
+    folder = None if cwd is None else os.fspath(cwd)
+    # No await between here and the `try` that ends the child: nobody can cancel in between.
+    try:
+        child = Child(words, env, folder, stdin)
+    except (OSError, ValueError) as error:
+        raise explain(error, words, env, folder) from error
+    failure: BaseException | None = None
+    try:
+        process = PluginProcess(child, on_stderr_line)
+        logger.debug("process.started pid=%d program=%s", child.pid, words[0])
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(process._supervise, name=f"process {child.pid}")  # noqa: SLF001
+            try:
+                yield process
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside the group
+                # A group would wrap it, and it is not the group's: its tasks never fail.
+                failure = error
+            await process._end(term_grace)  # noqa: SLF001
+            task_group.cancel_scope.cancel()
+    finally:
+        if child.has_ended():
+            child.reap()
+        elif not child.kill_and_wait(_LAST_RESORT_GRACE):
+            logger.warning("process.left pid=%d", child.pid)
+        child.close()
+    if failure is not None:
+        raise failure
+
+
+class PluginProcess:
+    """A process that `start_process` has started."""
+
+    def __init__(self, child: Child, on_stderr_line: Callable[[str], None] | None) -> None:
+        self._child = child
+        self._status: int | None = None
+        self._on_stderr_line = on_stderr_line
+        self._lines = LineSplitter()
+        self._tail: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
+        self._sink: Callable[[bytes], None] | None = None
+        self._stdout = anyio.Lock()
+        self._ladder = anyio.Lock()
+        self._stopping = anyio.Event()
+        self._supervised = anyio.Event()
+        # The supervision ends with the block, not with whoever is cancelled around it: the child
+        # is watched and heard until it has ended.
+        self._supervision = anyio.CancelScope(shield=True)
+        self.exited = anyio.Event()
+        """Set when the process has ended, its group is gone, and `exit` is complete."""
+
+    def __repr__(self) -> str:
+        state = self.exit.describe() if self.exited.is_set() else "running"
+        return f"<PluginProcess {self.pid} {state}>"
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._status
+
+    @property
+    def exit(self) -> PluginExit:
+        """What is known so far of its end: the status, and its last lines on stderr."""
+        return PluginExit(self._status, tuple(self._tail))
+
+    async def wait(self) -> PluginExit:
+        """Wait until the process has ended.
+
+        Cancellation:
+            Safe: the process runs on.
+        """
+        await self.exited.wait()
+        return self.exit
+
+    async def read_stdout(self, max_bytes: int = _CHUNK) -> bytes:
+        """Take what the process has written to stdout, or wait for it.
+
+        Returns:
+            The bytes; b"" at the end.
+
+        Raises:
+            anyio.BusyResourceError: Another task reads it.
+
+        Cancellation:
+            Safe: nothing is lost.
+        """
+        await self._begin_reading()
+        try:
+            return await self._child.stdout.read(max_bytes)
+        finally:
+            self._stdout.release()
+
+    async def drain_stdout(self, sink: Callable[[bytes], None] | None = None) -> None:
+        """Read stdout to its end, so that the process never has to wait for a reader.
+
+        Args:
+            sink: Called with each chunk as it comes. It stays in use while the process is being
+                ended, even if this call has been cancelled by then.
+
+        Cancellation:
+            Safe: nothing is lost.
+        """
+        self._sink = sink
+        await self._begin_reading()
+        try:
+            await self._copy_stdout()
+        finally:
+            self._stdout.release()
+
+    async def shutdown(
+        self,
+        *,
+        polite: Callable[[], Awaitable[object]] | None = None,
+        grace: float = POLITE_GRACE,
+        term_grace: float = TERM_GRACE,
+    ) -> PluginExit:
+        """End the process, as politely as it lets us, and be sure that it has ended.
+
+        It is asked by `polite`, then its group is asked by SIGTERM, then ended by SIGKILL; each
+        step only if the one before has not helped in time.
+
+        Args:
+            polite: Asks the process to end. If it raises, the next step follows at once.
+            grace: How many seconds `polite` and the end that it leads to may take together.
+            term_grace: How many seconds SIGTERM gets.
+
+        Returns:
+            How it ended. Calling it again, also at the same time, gives the same.
+
+        Cancellation:
+            It is not cancelled: it takes its time, which is bounded.
+        """
+        self._stopping.set()
+        with anyio.CancelScope(shield=True):
+            async with self._ladder:
+                if polite is not None and not self.exited.is_set():
+                    await self._ask(polite, grace)
+                await self._force(term_grace)
+        return self.exit
+
+    async def _ask(self, polite: Callable[[], Awaitable[object]], grace: float) -> None:
+        with anyio.move_on_after(grace) as scope:
+            try:
+                await polite()
+            except Exception as error:  # noqa: BLE001 - whatever it is, there are harder ways
+                logger.debug("process.shutdown.refused pid=%d error=%r", self.pid, error)
+                return
+            await self.exited.wait()
+        if scope.cancelled_caught and not self.exited.is_set():
+            logger.warning("process.shutdown.slow pid=%d step=polite s=%g", self.pid, grace)
+
+    async def _force(self, term_grace: float) -> None:
+        for step, send, seconds in (
+            ("SIGTERM", self._child.terminate, term_grace),
+            ("SIGKILL", self._child.kill, _KILL_GRACE),
+        ):
+            if self.exited.is_set():
+                return
+            send()
+            with anyio.move_on_after(seconds):
+                await self.exited.wait()
+            if not self.exited.is_set():
+                logger.warning("process.shutdown.slow pid=%d step=%s s=%g", self.pid, step, seconds)
+
+    async def _end(self, term_grace: float) -> None:
+        """The end of the block: nothing of the process is left after it."""
+        await self.shutdown(term_grace=term_grace)
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS_GRACE):
+            await self._supervised.wait()
+        self._supervision.cancel()
+
+    async def _supervise(self) -> None:
+        """Watch the process and hear it out."""
+        with self._supervision:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(self._watch)
+                task_group.start_soon(self._relay_stderr)
+                task_group.start_soon(self._take_over_stdout)
+        self._supervised.set()
+
+    async def _watch(self) -> None:
+        await self._child.wait_ended()
+        self._status = self._child.reap()
+        # Its last words are in the pipe now. `exit` is to hold them, so they are read at once
+        # rather than when the relay's turn comes.
+        stderr = self._child.stderr
+        stderr.finish()
+        while data := stderr.read_nowait(_CHUNK):
+            self._take_stderr(self._lines.feed(data))
+        self._take_stderr(self._lines.flush())
+        self._child.stdout.finish()
+        logger.debug("process.ended pid=%d status=%s", self.pid, self._status)
+        self.exited.set()
+
+    async def _relay_stderr(self) -> None:
+        while data := await self._child.stderr.read(_CHUNK):
+            self._take_stderr(self._lines.feed(data))
+        self._take_stderr(self._lines.flush())
+
+    def _take_stderr(self, lines: list[str]) -> None:
+        self._tail.extend(lines)
+        if self._on_stderr_line is None:
+            return
+        for line in lines:
+            try:
+                self._on_stderr_line(line)
+            except Exception:
+                logger.exception("process.stderr.callback_failed pid=%d", self.pid)
+
+    async def _begin_reading(self) -> None:
+        try:
+            self._stdout.acquire_nowait()
+        except anyio.WouldBlock:
+            if not self._stopping.is_set():
+                action = "reading stdout of"
+                raise anyio.BusyResourceError(action) from None
+            await self._stdout.acquire()
+
+    async def _take_over_stdout(self) -> None:
+        """Go on reading while the process is being ended, when others have stopped.
+
+        A process that writes a lot before it ends would otherwise wait for a reader for ever.
+        """
+        await self._stopping.wait()
+        async with self._stdout:
+            await self._copy_stdout()
+
+    async def _copy_stdout(self) -> None:
+        while data := await self._child.stdout.read(_CHUNK):
+            if self._sink is not None:
+                try:
+                    self._sink(data)
+                except Exception:
+                    logger.exception("process.stdout.callback_failed pid=%d", self.pid)
