@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -200,7 +200,7 @@ class FilePath(Kind, frozen=True):
             return ""
         if not isinstance(value, (str, os.PathLike)):
             raise NotAccepted
-        path = os.fspath(value)
+        path = os.fspath(cast("os.PathLike[Any]", value))
         if not isinstance(path, str) or "\0" in path:
             raise NotAccepted
         return path
@@ -265,7 +265,7 @@ def _items(value: object) -> Iterable[object]:
     if isinstance(value, str):
         return value.split(",")
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
-        return list(value)
+        return list(cast("Iterable[object]", value))
     raise NotAccepted
 
 

@@ -1,0 +1,35 @@
+"""How host and plugin come to an agreement, as decisions without I/O.
+
+A host puts a cookie, the versions that it speaks and a few wishes into the environment of the
+plugin that it starts. The plugin answers with one line on its standard output, which says where
+it listens. Everything here takes text and bytes and gives text, values and errors: who reads and
+writes them is the business of ``client`` and ``server``.
+"""
+
+from __future__ import annotations
+
+from pyvider_rpcplugin.handshake._cookie import check_cookie
+from pyvider_rpcplugin.handshake._environment import build_environment
+from pyvider_rpcplugin.handshake._line import (
+    CORE_VERSION,
+    NETWORKS,
+    HandshakeRecord,
+    format_handshake_line,
+    parse_handshake_line,
+)
+from pyvider_rpcplugin.handshake._reader import NOISE_LIMIT, HandshakeReader
+from pyvider_rpcplugin.handshake._versions import choose_version, format_versions
+
+__all__ = [
+    "CORE_VERSION",
+    "NETWORKS",
+    "NOISE_LIMIT",
+    "HandshakeReader",
+    "HandshakeRecord",
+    "build_environment",
+    "check_cookie",
+    "choose_version",
+    "format_handshake_line",
+    "format_versions",
+    "parse_handshake_line",
+]
