@@ -1,0 +1,133 @@
+"""What is run on the code. `nox` alone does what `.ci/run` does after the tests."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">= 2024.4"
+nox.options.sessions = ["lint", "types", "tests", "minimums", "wheel", "proto_check"]
+nox.options.default_venv_backend = "virtualenv"
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+OLDEST = PYTHONS[0]
+
+# The folder that is protoc's root, the file in it, and what is generated from it.
+PROTOS = [
+    (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
+    ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"]),
+]
+# This release's protoc is that of protobuf 4.25. The modules that it makes have no check of the
+# runtime's version, so that they work with all of them from there on: the tests run with the lowest
+# and with the newest. It needs the pkg_resources of an old setuptools.
+PROTOC = ["grpcio-tools == 1.62.3", "setuptools < 80", "grpclib == 0.4.9"]
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """Style, spelling, and the layers."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=OLDEST)
+def types(session: nox.Session) -> None:
+    """mypy on everything, pyright on what users see of the package."""
+    session.install("-e", ".[test,types]")
+    session.run("mypy")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "pyvider_rpcplugin")
+    # Each example is a program of its own, with its folder as the place where imports are found.
+    for example in sorted(ROOT.glob("examples/*/")):
+        with session.chdir(example):
+            session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), ".")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, with the newest dependencies."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def minimums(session: nox.Session) -> None:
+    """The tests, with the oldest dependencies that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lowest = [requirement.replace(">=", "==") for requirement in project["dependencies"]]
+    session.install("-e", ".[test]", *lowest)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def wheel(session: nox.Session) -> None:
+    """Build the distributions, and import the wheel's package from an empty directory."""
+    session.install("build", "twine")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    [built] = dist.glob("*.whl")
+    session.install(str(built))
+    empty = dist.with_name("empty")
+    empty.mkdir(exist_ok=True)
+    session.chdir(empty)
+    session.run(
+        "python", "-W", "error", "-c",
+        "import pyvider_rpcplugin as first, pyvider.rpcplugin as second; assert first is second; "
+        "assert all(getattr(first, name) for name in first.__all__)",
+    )  # fmt: skip
+
+
+def generate(session: nox.Session, out: Path) -> list[Path]:
+    """Generate all modules below `out`, and return their paths there."""
+    session.install(*PROTOC)
+    before = set(out.rglob("*"))
+    for root, proto, kinds in PROTOS:
+        target = out / root
+        target.mkdir(parents=True, exist_ok=True)
+        session.run(
+            "python", "-m", "grpc_tools.protoc", f"-I{ROOT / root}",
+            *(f"--{kind}_out={target}" for kind in kinds), str(ROOT / root / proto),
+        )  # fmt: skip
+    return sorted(path for path in set(out.rglob("*.py*")) - before if path.is_file())
+
+
+@nox.session(python=OLDEST)
+def proto(session: nox.Session) -> None:
+    """Generate the modules of the .proto files again."""
+    generate(session, ROOT)
+
+
+@nox.session(python=OLDEST)
+def proto_check(session: nox.Session) -> None:
+    """Fail if the generated modules are not what their .proto files say."""
+    out = Path(session.create_tmp()) / "generated"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for path in generate(session, out):
+        committed = ROOT / path.relative_to(out)
+        if not committed.is_file() or committed.read_bytes() != path.read_bytes():
+            session.error(f"{committed.relative_to(ROOT)} is out of date: run `nox -s proto`")
+
+
+@nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """Measure the installed wheel beside other libraries; see tests/bench."""
+    session.install("build")
+    tmp = Path(session.create_tmp())
+    shutil.rmtree(tmp, ignore_errors=True)
+    # Away from the checkout, where its package would be imported instead of the wheel's.
+    shutil.copytree(ROOT / "tests" / "bench", tmp / "tests" / "bench")
+    (tmp / "tests" / "__init__.py").touch()
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(tmp / "dist"), silent=True)
+    [built] = (tmp / "dist").glob("*.whl")
+    session.install("--force-reinstall", str(built))
+    session.chdir(tmp)
+    session.run("python", "-m", "tests.bench", *session.posargs)
