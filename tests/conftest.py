@@ -25,7 +25,18 @@ for name in list(os.environ):
     if name in {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} or name.startswith("PLUGIN_"):
         del os.environ[name]
 
-hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "tests",
+    database=None,
+    deadline=None,
+    derandomize=True,
+    # The first: both loops are a fixture, and no state of it reaches the examples.
+    # The second: it would fail a test for what else the machine is doing.
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
 hypothesis.settings.load_profile("tests")
 
 BACKENDS = [
