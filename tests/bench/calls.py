@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tests.bench.environments import child_variables
-from tests.bench.processes import Child, ChildError
-from tests.bench.workloads import WORKLOADS, Workload, count_for
+from tests.bench.processes import Child, ChildError, progress
+from tests.bench.workloads import Workload, count_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,78 +70,83 @@ def measure_calls(
     from the rate of the warm-up: about the given number of seconds.
     """
     results = CallResults({workload.name: {} for workload in workloads}, {}, {})
+    running: list[_RunningPeer] = []
     with ExitStack() as stack:
-        clients: dict[str, Child] = {}
         for peer in peers:
             python = environments.python(peer.environment)
             if python is None:
                 results.failures[peer.name] = environments.failures[peer.environment]
-                continue
-            try:
-                clients[peer.name] = _start(peer, python, stage, stack, results)
-            except ChildError as error:
-                results.failures[peer.name] = str(error)
-        counts: dict[tuple[str, str], int] = {}
+            else:
+                running.append(_RunningPeer(peer, python, stage, results, seconds))
+                stack.callback(running[-1].close)
         for round_number in range(rounds + 1):
-            _progress(f"calls: round {round_number} of {rounds}")
+            progress(f"calls: round {round_number} of {rounds}")
             for workload in workloads:
-                for peer in rotated(peers, round_number):
-                    if workload.calls_only or not peer.calls_only:
-                        _once(peer, workload, clients, counts, results, seconds)
-    _progress("")
+                for one in rotated(running, round_number):
+                    one.work(workload)
+    progress("")
     return results
 
 
-def _start(
-    peer: Peer, python: str, stage: Path, stack: ExitStack, results: CallResults
-) -> Child:
-    address = str(stage / f"{peer.name}.sock")
-    roles = ["server", "client"] if peer.has_server else ["client"]
-    child: Child | None = None
-    for role in roles:
-        child = Child(
-            [python, "-m", "tests.bench.child", peer.name, role, address], stage, child_variables()
-        )
-        stack.callback(child.close)
-        results.versions[peer.name] = child.report(TIMEOUT)["versions"]
-    assert child is not None
-    return child
+class _RunningPeer:
+    """A peer's processes, started when there is work for them, anew after a failure."""
 
+    def __init__(
+        self, peer: Peer, python: str, stage: Path, results: CallResults, seconds: float
+    ) -> None:
+        self._peer = peer
+        self._python = python
+        self._stage = stage
+        self._results = results
+        self._seconds = seconds
+        self._counts: dict[str, int] = {}
+        self._children: list[Child] = []
+        self._starts = 0
 
-def _once(
-    peer: Peer,
-    workload: Workload,
-    clients: dict[str, Child],
-    counts: dict[tuple[str, str], int],
-    results: CallResults,
-    seconds: float,
-) -> None:
-    """Do one peer's work of one round. The first time is the warm-up, which decides the amount."""
-    client = clients.get(peer.name)
-    failure = f"{peer.name} {workload.name}"
-    if client is None or failure in results.failures:
-        return
-    key = (peer.name, workload.name)
-    count = counts.get(key)
-    try:
-        if count is None:
-            # Twice: the first calls of a process are slower than all others.
-            for _ in range(2):
-                count = workload.warm_up
-                rate = count / client.ask(f"{workload.name} {count}", TIMEOUT)["seconds"]
-                counts[key] = count_for(workload, rate, seconds)
+    def work(self, workload: Workload) -> None:
+        """Do one round's work. The first time is the warm-up, which decides the amount."""
+        if self._peer.calls_only and not workload.calls_only:
             return
-        taken = client.ask(f"{workload.name} {count}", TIMEOUT)["seconds"]
-    except ChildError as error:
-        # The client may be in the midst of anything now.
-        results.failures[failure] = str(error)
-        clients.pop(peer.name).close()
-        return
-    rate = count * workload.scale / taken
-    results.rates[workload.name].setdefault(peer.name, []).append(rate)
+        failure = f"{self._peer.name} {workload.name}"
+        if failure in self._results.failures:
+            return
+        try:
+            if not self._children:
+                self._start()
+            count = self._counts.get(workload.name)
+            if count is None:
+                self._warm_up(workload)
+                return
+            rate = self._rate(workload, count)
+        except ChildError as error:
+            # The processes may be in the midst of anything now.
+            self._results.failures[failure] = str(error)
+            self.close()
+            return
+        self._results.rates[workload.name].setdefault(self._peer.name, []).append(rate)
 
+    def close(self) -> None:
+        """End the processes, the client's first."""
+        for child in reversed(self._children):
+            child.close()
+        self._children.clear()
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
+    def _start(self) -> None:
+        self._starts += 1
+        address = str(self._stage / f"{self._peer.name}-{self._starts}")
+        for role in ["server", "client"] if self._peer.has_server else ["client"]:
+            command = [self._python, "-m", "tests.bench.child", self._peer.name, role, address]
+            self._children.append(Child(command, self._stage, child_variables()))
+            report = self._children[-1].report(TIMEOUT)
+            self._results.versions[self._peer.name] = report["versions"]
+
+    def _warm_up(self, workload: Workload) -> None:
+        # Twice: the first calls of a process are slower than all others.
+        for _ in range(2):
+            rate = self._rate(workload, workload.warm_up) / workload.scale
+            self._counts[workload.name] = count_for(workload, rate, self._seconds)
+
+    def _rate(self, workload: Workload, count: int) -> float:
+        report = self._children[-1].ask(f"{workload.name} {count}", TIMEOUT)
+        seconds: float = report["seconds"]
+        return count * workload.scale / seconds

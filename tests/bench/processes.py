@@ -7,8 +7,10 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Child:
     """A process that is told what to do on stdin and reports on stdout, one JSON value a line."""
 
     def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- close() closes it
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -68,18 +70,12 @@ class Child:
 
     def close(self) -> None:
         """End the process, politely at first, and what it started."""
-        try:
+        with suppress(BrokenPipeError):
             self._stdin.close()
-        except BrokenPipeError:
-            pass
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=3)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._output.close()
         self._stderr.close()
@@ -89,3 +85,10 @@ class Child:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return f"ended with status {status}: {lines[-1] if lines else 'no word'}"
+
+
+def progress(text: str) -> None:
+    """Say what is being done, to a person who watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()

@@ -59,7 +59,13 @@ PEERS = {
         Peer("purerpc-trio", "purerpc", "trio", "purerpc", ("purerpc", "trio")),
         Peer("pyro5", "pyro5", "asyncio", "calls", ("Pyro5",), calls_only=True),
         Peer(
-            "execnet", "execnet", "asyncio", "calls", ("execnet",), calls_only=True, has_server=False
+            "execnet",
+            "execnet",
+            "asyncio",
+            "calls",
+            ("execnet",),
+            calls_only=True,
+            has_server=False,
         ),
         Peer("to_process-asyncio", "to_process", "asyncio", calls_only=True, has_server=False),
         Peer("to_process-trio", "to_process", "trio", calls_only=True, has_server=False),

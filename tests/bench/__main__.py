@@ -1,0 +1,132 @@
+"""``python -m tests.bench``: measures, prints a table of ratios, and writes JSON."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench.calls import measure_calls
+from tests.bench.environments import Environments, stage
+from tests.bench.peers import BASELINE, PEERS
+from tests.bench.report import Results, as_text
+from tests.bench.startup import STARTERS, measure_failures, measure_imports, measure_startup
+from tests.bench.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECTIONS = ("startup", "imports", "failures")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    what = ", ".join([*WORKLOADS, *SECTIONS])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of everything (5)")
+    parser.add_argument(
+        "--only", type=_names([*WORKLOADS, *SECTIONS]), metavar="NAMES", help=f"some of: {what}"
+    )
+    parser.add_argument(
+        "--peers",
+        type=_names([*PEERS, *STARTERS]),
+        metavar="NAMES",
+        help=f"some of: {', '.join(dict.fromkeys([*PEERS, *STARTERS]))}",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="of work in one round, about (0.3)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the results")
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        metavar="FOLDER",
+        help="where to keep the environments of other packages (by default a temporary folder)",
+    )
+    return parser.parse_args()
+
+
+def _names(known: list[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown: {name}")
+        return names
+
+    return parse
+
+
+def about(rounds: int, seconds: float) -> dict[str, object]:
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "rounds": f"{rounds}, each of about {seconds:g} s for every workload of every peer",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def main() -> None:
+    options = arguments()
+    rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.seconds)
+    only: list[str] = options.only or [*WORKLOADS, *SECTIONS]
+    names: list[str] = options.peers or [*PEERS, *STARTERS]
+    facts = about(rounds, seconds)
+    with ExitStack() as stack:
+        folder = options.environments
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        environments = Environments(folder.absolute())
+        place = stack.enter_context(stage())
+        results = Results(facts)
+        workloads = [WORKLOADS[name] for name in WORKLOADS if name in only]
+        peers = [PEERS[name] for name in PEERS if name in names]
+        if workloads and peers:
+            calls = measure_calls(
+                peers, workloads, environments, place, rounds=rounds, seconds=seconds
+            )
+            versions = {k: v for peer in calls.versions.values() for k, v in peer.items()}
+            facts["versions"] = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
+            results = results._replace(calls=calls)
+        starters = [STARTERS[name] for name in STARTERS if name in names]
+        if "startup" in only and starters:
+            startup = measure_startup(starters, environments, place, rounds)
+            results = results._replace(startup=startup)
+        if "imports" in only:
+            results = results._replace(imports=measure_imports(environments, place, rounds))
+        backends = [PEERS[name].backend for name in names if name.startswith("ours-")]
+        if "failures" in only and backends:
+            failures = measure_failures(list(dict.fromkeys(backends)), environments, place, rounds)
+            results = results._replace(failures=failures)
+    print(as_text(results))
+    if options.json is not None:
+        sections = {
+            name: value.as_json()
+            for name, value in results._asdict().items()
+            if name != "about" and value is not None
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"about": facts, "baseline": BASELINE, **sections}
+        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The results as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.bench.peers import BASELINE, PEERS
+from tests.bench.startup import FLOOR, STARTERS
+from tests.bench.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.bench.calls import CallResults
+    from tests.bench.startup import Samples
+
+NOTHING = "-"
+
+
+class Results(NamedTuple):
+    """All that a run measured; None for what was not asked for."""
+
+    about: Mapping[str, object]
+    calls: CallResults | None = None
+    startup: Samples | None = None
+    imports: Samples | None = None
+    failures: Samples | None = None
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows, the first of which is the heading; all columns but the first to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        parts = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return "  ".join(parts).rstrip()
+
+    heading, *body = rows
+    return "\n".join([line(heading), "  ".join("-" * width for width in widths), *map(line, body)])
+
+
+def as_text(results: Results) -> str:
+    """Return everything as a person reads it."""
+    parts = ["\n".join(f"{name}: {value}" for name, value in results.about.items())]
+    if results.calls is not None:
+        parts += _calls(results.calls)
+    if results.startup is not None:
+        parts += _startup(results.startup)
+    if results.imports is not None:
+        parts += _imports(results.imports)
+    if results.failures is not None:
+        parts += _failures(results.failures)
+    return "\n\n".join(parts)
+
+
+def ratio(value: float | None, other: float | None) -> str:
+    """Return the one by the other."""
+    return NOTHING if value is None or not other else f"{value / other:.2f}"
+
+
+def _calls(calls: CallResults) -> list[str]:
+    peers = [name for name in PEERS if any(name in rates for rates in calls.rates.values())]
+    streaming = [name for name in peers if not PEERS[name].calls_only]
+    rates = [["median rates", "unit", *streaming]]
+    ratios = [[f"times {BASELINE}", *streaming, "goal asyncio / trio", "reached"]]
+    for name in calls.rates:
+        workload = WORKLOADS[name]
+        medians = {peer: calls.median(name, peer) for peer in peers}
+        rates.append([workload.title, workload.unit, *(_number(medians[p]) for p in streaming)])
+        base = medians.get(BASELINE)
+        row = [workload.title, *(ratio(medians[peer], base) for peer in streaming)]
+        if workload.goals is None:
+            row += ["", ""]
+        else:
+            row.append(" / ".join(f"{goal:g}" for goal in workload.goals))
+            row.append(
+                _reached(
+                    [medians.get("ours-asyncio"), medians.get("ours-trio")], workload.goals, base
+                )
+            )
+        ratios.append(row)
+    parts = [table(rates), table(ratios)]
+    one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
+    if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
+        base = one_caller.get(BASELINE)
+        rows = [["one caller, beside other ways to call a process", "calls/s", f"x {BASELINE}"]]
+        rows += [[peer, _number(rate), ratio(rate, base)] for peer, rate in one_caller.items()]
+        parts.append(table(rows))
+    return parts + _not_measured(calls.failures)
+
+
+def _reached(values: Sequence[float | None], goals: Sequence[float], base: float | None) -> str:
+    words = []
+    for value, goal in zip(values, goals, strict=True):
+        if value is None or not base:
+            words.append(NOTHING)
+        else:
+            words.append("yes" if value / base >= goal else "NO")
+    return " / ".join(words)
+
+
+def _startup(samples: Samples) -> list[str]:
+    names = [name for name in STARTERS if samples.values.get(name)]
+    others = ["grpcio", "pyvider-rpcplugin-0.5.5", FLOOR]
+    rows = [
+        [
+            "start to first reply, plain",
+            "ms",
+            "again, ms",
+            *(f"x {name}" for name in others),
+            "goal",
+        ]
+    ]
+    memory = [["idle plugin after a call", "RSS MiB", "PSS MiB"]]
+    for name in names:
+        first = samples.median(name, "first")
+        goals = ", ".join(f"{goal:g} x {other}" for other, goal in STARTERS[name].goals)
+        rows.append(
+            [
+                name,
+                _milliseconds(first),
+                _milliseconds(samples.median(name, "again")),
+                *(ratio(first, samples.median(other, "first")) for other in others),
+                goals,
+            ]
+        )
+        sizes = (samples.median(name, field) for field in ("rss_kib", "pss_kib"))
+        memory.append([name, *(_number(size and size / 1024) for size in sizes)])
+    return [table(rows), table(memory), *_not_measured(samples.failures)]
+
+
+def _imports(samples: Samples) -> list[str]:
+    nothing = samples.median("nothing", "seconds")
+    rows = [["a new interpreter that imports", "ms", "more than nothing"]]
+    for name in samples.values:
+        seconds = samples.median(name, "seconds")
+        if seconds is not None and nothing is not None:
+            rows.append([name, _milliseconds(seconds), _milliseconds(seconds - nothing)])
+    return [table(rows), *_not_measured(samples.failures)]
+
+
+def _failures(samples: Samples) -> list[str]:
+    rows = [["failure / loop / what is raised", "ms"]]
+    rows += [[name, _milliseconds(samples.median(name, "seconds"))] for name in samples.values]
+    return [table(rows), *_not_measured(samples.failures)]
+
+
+def _not_measured(failures: Mapping[str, str]) -> list[str]:
+    if not failures:
+        return []
+    return ["not measured:\n" + "\n".join(f"  {name}: {why}" for name, why in failures.items())]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return NOTHING if seconds is None else f"{seconds * 1000:.1f}"

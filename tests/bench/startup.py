@@ -1,0 +1,214 @@
+"""Measures start-up, memory, imports, and how fast failures arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.bench.calls import rotated
+from tests.bench.environments import child_variables
+from tests.bench.processes import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.bench.environments import Environments
+
+TIMEOUT = 60.0
+FLOOR = "floor"
+
+
+class Starter(NamedTuple):
+    """A host script and its plugin script."""
+
+    name: str
+    script: str
+    """``scripts/<script>_host.py`` starts ``scripts/<script>_plugin.py``."""
+    environment: str = "main"
+    arguments: tuple[str, ...] = ()
+    goals: tuple[tuple[str, float], ...] = ()
+    """At most so many times the time of the other."""
+
+
+STARTERS = {
+    starter.name: starter
+    for starter in [
+        Starter(FLOOR, "floor"),
+        Starter("grpcio", "grpcio"),
+        Starter(
+            "ours-asyncio",
+            "ours",
+            arguments=("asyncio",),
+            goals=(("grpcio", 2.0), ("pyvider-rpcplugin-0.5.5", 0.6)),
+        ),
+        Starter(
+            "ours-trio",
+            "ours",
+            arguments=("trio",),
+            goals=(("grpcio", 2.0), ("pyvider-rpcplugin-0.5.5", 0.6)),
+        ),
+        Starter("pyvider-rpcplugin-0.5.5", "pyvider", "pyvider"),
+        Starter("python-plugin-0.1.0", "pyplugin", "pyplugin"),
+    ]
+}
+
+# By environment: what is imported, each in a new interpreter.
+IMPORTS = {
+    "nothing": ("main", "pass"),
+    "pyvider_rpcplugin": ("main", "import pyvider_rpcplugin"),
+    "our two factories": ("main", "from pyvider_rpcplugin import plugin_client, plugin_server"),
+    "asyncio": ("main", "import asyncio"),
+    "trio": ("main", "import trio"),
+    "anyio": ("main", "import anyio"),
+    "google.protobuf": ("main", "import tests.bench.protos.echo_pb2"),
+    "a grpclib-generated module": ("main", "import tests.bench.protos.echo_grpc"),
+    "grpclib.client, grpclib.server": ("main", "import grpclib.client, grpclib.server"),
+    "grpc.aio": ("main", "import grpc.aio"),
+    "pyvider.rpcplugin 0.5.5": ("pyvider", "import pyvider.rpcplugin"),
+    "pyplugin 0.1.0": ("pyplugin", "import pyplugin"),
+}
+
+
+class Samples(NamedTuple):
+    """What was measured of several things in rounds."""
+
+    values: dict[str, list[dict[str, Any]]]
+    failures: dict[str, str]
+
+    def median(self, name: str, field: str) -> float | None:
+        """Return the median of one field, None where nothing was measured."""
+        values = [value[field] for value in self.values.get(name, ())]
+        return statistics.median(values) if values else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, with the medians."""
+        medians = {
+            name: {
+                field: statistics.median(value[field] for value in values) for field in values[0]
+            }
+            for name, values in self.values.items()
+            if values
+        }
+        return {"medians": medians, **self._asdict()}
+
+
+class ScriptError(Exception):
+    """A script failed."""
+
+
+def measure_startup(
+    starters: Sequence[Starter], environments: Environments, stage: Path, rounds: int
+) -> Samples:
+    """Start each plugin in each round, from a new host process each time."""
+    samples = Samples({starter.name: [] for starter in starters}, {})
+    # One round more, that is not counted: it fills the caches of compiled modules.
+    for round_number in range(rounds + 1):
+        progress(f"start-up: round {round_number} of {rounds}")
+        for starter in rotated(starters, round_number):
+            if starter.name in samples.failures:
+                continue
+            python = environments.python(starter.environment)
+            if python is None:
+                samples.failures[starter.name] = environments.failures[starter.environment]
+                continue
+            scripts = stage / "tests" / "bench" / "scripts"
+            host, plugin = (str(scripts / f"{starter.script}_{x}.py") for x in ("host", "plugin"))
+            command = [python, host, python, plugin, *starter.arguments]
+            try:
+                # Those that can do TLS are told not to here: the others cannot.
+                value = run_script(command, stage, PLUGIN_AUTO_MTLS="false")
+            except ScriptError as error:
+                samples.failures[starter.name] = str(error)
+                continue
+            if round_number:
+                samples.values[starter.name].append(value)
+    progress("")
+    return samples
+
+
+def measure_imports(environments: Environments, stage: Path, rounds: int) -> Samples:
+    """Time a new interpreter that imports something and ends."""
+    samples = Samples({name: [] for name in IMPORTS}, {})
+    for round_number in range(rounds + 1):
+        progress(f"imports: round {round_number} of {rounds}")
+        for name in rotated(list(IMPORTS), round_number):
+            environment, code = IMPORTS[name]
+            python = environments.python(environment)
+            if python is None:
+                samples.failures[name] = environments.failures[environment]
+            elif name not in samples.failures:
+                start = time.perf_counter()
+                result = subprocess.run(
+                    [python, "-c", code],
+                    cwd=stage,
+                    env=child_variables(PYTHONPATH=str(stage)),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    check=False,
+                )
+                taken = time.perf_counter() - start
+                if result.returncode:
+                    samples.failures[name] = _last_line(result.stderr)
+                elif round_number:
+                    samples.values[name].append({"seconds": taken})
+    progress("")
+    return samples
+
+
+def measure_failures(
+    backends: Sequence[str], environments: Environments, stage: Path, rounds: int
+) -> Samples:
+    """Time how fast our host notices that a plugin cannot be started, or was killed."""
+    samples = Samples({}, {})
+    python = environments.python("main")
+    assert python is not None
+    scripts = stage / "tests" / "bench" / "scripts"
+    for round_number in range(rounds):
+        progress(f"failures: round {round_number + 1} of {rounds}")
+        for backend in rotated(backends, round_number):
+            command = [python, str(scripts / "failures.py"), backend, python]
+            command.append(str(scripts / "ours_plugin.py"))
+            try:
+                cases = run_script(command, stage)
+            except ScriptError as error:
+                samples.failures[backend] = str(error)
+                continue
+            for case, (seconds, raised) in cases.items():
+                value = {"seconds": seconds}
+                samples.values.setdefault(f"{case} / {backend} / {raised}", []).append(value)
+    progress("")
+    return samples
+
+
+def run_script(command: Sequence[str], stage: Path, **variables: str) -> dict[str, Any]:
+    """Return the JSON object that a script prints; end what it leaves behind."""
+    process = subprocess.Popen(
+        command,
+        cwd=stage,
+        env=child_variables(PYTHONPATH=str(stage), **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise ScriptError(f"did not end within {TIMEOUT:.0f} s") from None
+    if process.returncode:
+        raise ScriptError(f"status {process.returncode}: {_last_line(errors)}")
+    value: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return value
+
+
+def _last_line(errors: bytes) -> str:
+    lines = errors.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no word"
