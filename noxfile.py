@@ -19,6 +19,7 @@ OLDEST = PYTHONS[0]
 # The folder that is protoc's root, the file in it, and what is generated from it.
 PROTOS = [
     (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
+    (".", "tests/bench/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
     ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"]),
 ]
 # This release's protoc is that of protobuf 4.25. The modules that it makes have no check of the
@@ -120,15 +121,13 @@ def proto_check(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
-    """Measure the installed wheel beside other libraries; see tests/bench."""
+    """Measure the installed wheel beside other libraries; see `-- --help`."""
     session.install("build")
-    tmp = Path(session.create_tmp())
-    shutil.rmtree(tmp, ignore_errors=True)
-    # Away from the checkout, where its package would be imported instead of the wheel's.
-    shutil.copytree(ROOT / "tests" / "bench", tmp / "tests" / "bench")
-    (tmp / "tests" / "__init__.py").touch()
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(tmp / "dist"), silent=True)
-    [built] = (tmp / "dist").glob("*.whl")
-    session.install("--force-reinstall", str(built))
-    session.chdir(tmp)
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), silent=True)
+    [built] = dist.glob("*.whl")
+    # The measured processes see the wheel and not the checkout: they run in a folder of their own.
+    session.install("--force-reinstall", str(built), "grpcio >= 1.70")
+    others = session.cache_dir / "bench"
+    session.run("python", "-m", "tests.bench", "--environments", str(others), *session.posargs)

@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.bench.calls import rotated
@@ -200,9 +201,11 @@ def run_script(command: Sequence[str], stage: Path, **variables: str) -> dict[st
     try:
         output, errors = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
         raise ScriptError(f"did not end within {TIMEOUT:.0f} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     if process.returncode:
         raise ScriptError(f"status {process.returncode}: {_last_line(errors)}")
     value: dict[str, Any] = json.loads(output.splitlines()[-1])

@@ -1,0 +1,53 @@
+"""The arithmetic and the text of the benchmark; nothing is measured here."""
+
+from __future__ import annotations
+
+from tests.bench.calls import CallResults, rotated
+from tests.bench.report import Results, as_text, ratio, table
+from tests.bench.startup import Samples
+from tests.bench.workloads import WORKLOADS, count_for
+
+
+def test_each_turn_begins_with_another_item_and_keeps_the_order() -> None:
+    assert [rotated([1, 2, 3], turn) for turn in range(4)] == [
+        [1, 2, 3],
+        [2, 3, 1],
+        [3, 1, 2],
+        [1, 2, 3],
+    ]
+    assert rotated([], 5) == []
+
+
+def test_the_amount_of_work_fills_the_time_and_suits_the_callers() -> None:
+    assert count_for(WORKLOADS["unary_64"], rate=10_000, seconds=0.3) % 64 == 0
+    assert count_for(WORKLOADS["unary_1"], rate=1000, seconds=0.3) == 300
+    assert count_for(WORKLOADS["large_echo"], rate=0.1, seconds=0.3) == 1
+
+
+def test_a_table_has_columns_as_wide_as_their_widest_cell() -> None:
+    assert table([["name", "n"], ["a", "100"]]) == "name    n\n----  ---\na     100"
+
+
+def test_a_ratio_needs_both_sides() -> None:
+    assert ratio(3, 2) == "1.50"
+    assert ratio(None, 2) == ratio(3, None) == ratio(3, 0) == "-"
+
+
+def test_the_text_sets_ratios_of_medians_beside_the_goals() -> None:
+    rates = {"grpcio": [1.0, 100.0, 200.0], "ours-asyncio": [310.0], "ours-trio": [200.0]}
+    calls = CallResults({"unary_64": rates}, {}, {"purerpc-trio ping_pong": "ended"})
+    [row] = [
+        line
+        for line in as_text(Results({"date": "today"}, calls=calls)).splitlines()
+        if "3 / 2.5" in line
+    ]
+    assert row.split()[-9:] == ["3.10", "2.00", "1.00", "3", "/", "2.5", "yes", "/", "NO"]
+    assert "purerpc-trio ping_pong: ended" in as_text(Results({}, calls=calls))
+
+
+def test_what_was_not_measured_leaves_a_gap_and_no_error() -> None:
+    value = {"first": 0.1, "again": 0.09, "rss_kib": 2048, "pss_kib": 1024}
+    startup = Samples({"grpcio": [value]}, {"floor": "?"})
+    text = as_text(Results({}, calls=CallResults({"ping_pong": {}}, {}, {}), startup=startup))
+    [row] = [line for line in text.splitlines() if line.startswith("grpcio  ") and "100.0" in line]
+    assert row.split() == ["grpcio", "100.0", "90.0", "1.00", "-", "-"]
