@@ -16,13 +16,17 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from pyvider_rpcplugin._tasks import eager_reader
 from pyvider_rpcplugin.transport.base import StreamListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pyvider_rpcplugin._tasks import EagerReader
+
 logger = logging.getLogger(__name__)
 
+# Room for a large read costs ten times a small read, so it is given only while reads fill it.
 _SMALLEST_READ = 65536
 _LARGEST_READ = 262144
 
@@ -119,6 +123,8 @@ class SocketStream(_OwnSocket, ByteStream):
         self._closed = False
         self._recv = sock.recv
         self._send = sock.send
+        self._reader: EagerReader | None = None
+        self._reader_chosen = False
         self._receiving = False
         self._sending = False
         self._read_size = _SMALLEST_READ
@@ -136,6 +142,8 @@ class SocketStream(_OwnSocket, ByteStream):
         if self._receiving:
             action = "receiving from"
             raise anyio.BusyResourceError(action)
+        if self._closed:
+            raise anyio.ClosedResourceError
         self._receiving = True
         try:
             if (
@@ -145,15 +153,17 @@ class SocketStream(_OwnSocket, ByteStream):
                 self._received_bytes = self._received_calls = 0
                 await lowlevel.checkpoint()
             size = min(self._read_size, max_bytes)
-            data: bytes | None = None
-            while data is None:
-                try:
-                    data = self._recv(size)
-                except BlockingIOError:
-                    self._received_bytes = self._received_calls = 0
-                    await anyio.wait_readable(self._socket)
-                except OSError as error:
-                    raise self._failure() from error
+            reader = self._reader
+            try:
+                data = reader.take(size) if reader is not None else None
+                while data is None:
+                    try:
+                        data = self._recv(size)
+                    except BlockingIOError:
+                        self._received_bytes = self._received_calls = 0
+                        data = await self._wait_for_data(size)
+            except OSError as error:
+                raise self._failure() from error
         finally:
             self._receiving = False
         received = len(data)
@@ -163,7 +173,25 @@ class SocketStream(_OwnSocket, ByteStream):
         self._received_calls += 1
         if received == self._read_size:
             self._read_size = min(received * 2, _LARGEST_READ)
+        elif received < self._read_size >> 2:
+            self._read_size = _SMALLEST_READ
         return data
+
+    async def _wait_for_data(self, size: int) -> bytes | None:
+        """Wait for data; None where it has to be fetched still."""
+        if not self._reader_chosen:
+            self._reader_chosen = True
+            self._reader = eager_reader(self._socket)
+        if self._reader is not None:
+            return await self._reader.wait(size)
+        await anyio.wait_readable(self._socket)
+        return None
+
+    async def aclose(self) -> None:
+        """Close the socket; a task that waits on it gets ClosedResourceError. Never raises."""
+        if self._reader is not None:
+            self._reader.close()
+        await super().aclose()
 
     async def send(self, item: bytes) -> None:
         """Send all of it.
