@@ -22,7 +22,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 _PEM_MARK = "-----BEGIN"
 
 
-class NotAccepted(ValueError):  # noqa: N818 - says what is so, never seen by a user
+class NotAccepted(ValueError):
     """The value is not of the kind."""
 
 

@@ -155,9 +155,11 @@ def parse_handshake_line(
     network = _check_network(fields[2], fields[3], networks, text)
     protocol = fields[4] if len(fields) > 4 else "netrpc"
     if protocol == "netrpc":
+        says = "speaks netrpc" if len(fields) > 4 else "names no protocol, which means netrpc"
         _fail(
-            "the plugin speaks netrpc, which only programs in Go can: this host speaks grpc",
-            "A Go plugin serves grpc when its configuration names a gRPC server.",
+            f"the plugin {says}: this host speaks grpc",
+            "A Go plugin serves grpc when its configuration names a gRPC server; other plugins "
+            "have to say grpc in the fifth field.",
         )
     if protocol != "grpc":
         _fail(f"the plugin speaks {_show(protocol)}: this host speaks grpc", EXPECTED)

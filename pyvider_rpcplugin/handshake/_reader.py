@@ -79,7 +79,7 @@ class HandshakeReader:
             self._pending += data[at:end]
             at = end + 1
             noise += self._take_line()
-            if self.line is not None:
+            if self._line is not None:
                 self._leftover += data[at:]
                 return noise
         self._pending += data[at:]
