@@ -108,11 +108,11 @@ class _RunningPeer:
         if self._peer.calls_only and not workload.calls_only:
             return
         failure = f"{self._peer.name} {workload.name}"
-        if failure in self._results.failures:
+        if {self._peer.name, failure} & self._results.failures.keys():
+            return
+        if not self._children and not self._started():
             return
         try:
-            if not self._children:
-                self._start()
             count = self._counts.get(workload.name)
             if count is None:
                 self._warm_up(workload)
@@ -131,14 +131,20 @@ class _RunningPeer:
             child.close()
         self._children.clear()
 
-    def _start(self) -> None:
+    def _started(self) -> bool:
         self._starts += 1
         address = str(self._stage / f"{self._peer.name}-{self._starts}")
-        for role in ["server", "client"] if self._peer.has_server else ["client"]:
-            command = [self._python, "-m", "tests.bench.child", self._peer.name, role, address]
-            self._children.append(Child(command, self._stage, child_variables()))
-            report = self._children[-1].report(TIMEOUT)
-            self._results.versions[self._peer.name] = report["versions"]
+        try:
+            for role in ["server", "client"] if self._peer.has_server else ["client"]:
+                command = [self._python, "-m", "tests.bench.child", self._peer.name, role, address]
+                self._children.append(Child(command, self._stage, child_variables()))
+                report = self._children[-1].report(TIMEOUT)
+                self._results.versions[self._peer.name] = report["versions"]
+        except ChildError as error:
+            self._results.failures[self._peer.name] = str(error)
+            self.close()
+            return False
+        return True
 
     def _warm_up(self, workload: Workload) -> None:
         # Twice: the first calls of a process are slower than all others.

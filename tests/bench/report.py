@@ -84,8 +84,18 @@ def _calls(calls: CallResults) -> list[str]:
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
     if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
         base = one_caller.get(BASELINE)
-        rows = [["one caller, beside other ways to call a process", "calls/s", f"x {BASELINE}"]]
-        rows += [[peer, _number(rate), ratio(rate, base)] for peer, rate in one_caller.items()]
+        rows = [
+            [
+                "one caller, beside other ways to call a process",
+                "calls/s",
+                f"x {BASELINE}",
+                "x bare",
+            ]
+        ]
+        for peer, rate in one_caller.items():
+            # Where both sides are on the same loop and nothing is said but the bytes.
+            bare = one_caller.get(f"bare-{PEERS[peer].backend}")
+            rows.append([peer, _number(rate), ratio(rate, base), ratio(rate, bare)])
         parts.append(table(rows))
     return parts + _not_measured(calls.failures)
 

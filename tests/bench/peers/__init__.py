@@ -57,6 +57,8 @@ PEERS = {
         Peer("grpclib", "grpclib", "asyncio", distributions=("grpclib", "h2", "hpack")),
         Peer("purerpc-asyncio", "purerpc", "asyncio", "purerpc", ("purerpc", "anyio")),
         Peer("purerpc-trio", "purerpc", "trio", "purerpc", ("purerpc", "trio")),
+        Peer("bare-asyncio", "bare", "asyncio", distributions=("anyio",), calls_only=True),
+        Peer("bare-trio", "bare", "trio", distributions=("anyio", "trio"), calls_only=True),
         Peer("pyro5", "pyro5", "asyncio", "calls", ("Pyro5",), calls_only=True),
         Peer(
             "execnet",
