@@ -97,6 +97,7 @@ def failure(*pieces, end=None):
     assert reader.line is None
     error = reader.failure(end)
     assert "\n" not in error.message
+    assert error.hint
     assert error.hint.count("\n") <= 3
     assert error.exit is end
     return error
