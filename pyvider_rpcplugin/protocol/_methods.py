@@ -7,7 +7,6 @@ from typing import Any
 
 from grpclib.const import Cardinality
 
-
 # By what streams: the requests, the replies.
 _TYPES = {
     (member.client_streaming, member.server_streaming): member.name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._settings import check_keywords, rpc_options
 from .controller import ControllerService, request_shutdown
 from .health import PLUGIN_SERVICE, HealthService, ServingStatus, check_health
 
@@ -11,5 +12,7 @@ __all__ = [
     "HealthService",
     "ServingStatus",
     "check_health",
+    "check_keywords",
     "request_shutdown",
+    "rpc_options",
 ]

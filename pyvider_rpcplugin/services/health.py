@@ -45,18 +45,24 @@ class HealthService:
 
     def set_status(self, service: str, status: ServingStatus) -> None:
         """Say how `service` is; whoever watches it hears of it."""
-        if not self._stopping:
-            self._statuses[service] = status
-            self._wake()
+        self._statuses[service] = status
+        self._wake()
+
+    def start(self) -> None:
+        """Say again what was set; the counterpart of `stop` for a server that serves again."""
+        self._stopping = False
 
     def stop(self) -> None:
-        """Say NOT_SERVING for everything, for good, and let the watching streams end.
+        """Say NOT_SERVING for everything, and let the watching streams end.
 
         A host that watches would otherwise hold up the end for the whole grace period.
         """
         self._stopping = True
-        self._statuses = dict.fromkeys(self._statuses, ServingStatus.NOT_SERVING)
         self._wake()
+
+    def _status(self, service: str) -> ServingStatus | None:
+        status = self._statuses.get(service)
+        return ServingStatus.NOT_SERVING if status is not None and self._stopping else status
 
     def _wake(self) -> None:
         for event in self._watchers:
@@ -78,15 +84,17 @@ class HealthService:
 
     async def _check(self, stream: Any) -> None:
         request = await stream.recv_message()
-        status = self._statuses.get(request.service)
+        status = self._status(request.service)
         if status is None:
             raise GRPCError(Status.NOT_FOUND, f"unknown service {request.service!r}")
         await stream.send_message(HealthCheckResponse(status))
 
     async def _list(self, stream: Any) -> None:
         await stream.recv_message()
-        statuses = {name: HealthCheckResponse(status) for name, status in self._statuses.items()}
-        await stream.send_message(HealthListResponse(statuses))
+        statuses = {name: self._status(name) or ServingStatus.UNKNOWN for name in self._statuses}
+        await stream.send_message(
+            HealthListResponse({name: HealthCheckResponse(s) for name, s in statuses.items()})
+        )
 
     async def _watch(self, stream: Any) -> None:
         request = await stream.recv_message()
@@ -96,7 +104,9 @@ class HealthService:
             self._watchers.add(changed)
             try:
                 # A service that is not known may become known: that is no error here.
-                status = self._statuses.get(request.service, ServingStatus.SERVICE_UNKNOWN)
+                status = self._status(request.service)
+                if status is None:
+                    status = ServingStatus.SERVICE_UNKNOWN
                 if status != last:
                     last = status
                     await stream.send_message(HealthCheckResponse(status))

@@ -1,0 +1,303 @@
+"""A host's handle on one plugin."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import anyio
+
+from pyvider_rpcplugin._tasks import Operation, Session
+from pyvider_rpcplugin.config import Settings, load_settings
+from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError
+from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, check_health
+
+from ._command import checked_command, plugin_name
+from ._handle import ChannelHandle
+from ._launch import Launch, LaunchOptions
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    import grpclib.client
+    from anyio.abc import TaskGroup
+
+    from pyvider_rpcplugin.rpc import Channel
+
+T = TypeVar("T")
+
+# What ending a plugin may take beyond the grace of its running calls: all steps of the ladder.
+_END_MARGIN = 10.0
+
+
+class RPCPluginClient:
+    """Starts a plugin, connects to it, and ends it.
+
+    Usually made by `plugin_client`. Making one does nothing; `async with client:`, or `start` and
+    `stop`, do. A client that was stopped can be started again.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]] | None = None,
+        config: Mapping[str, Any] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        inherit_env: bool | Collection[str] = True,
+        cwd: str | os.PathLike[str] | None = None,
+        stdin: Literal["null", "inherit"] = "null",
+        address: str | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """Make a client. What is wrong with the arguments, `start` says.
+
+        Args:
+            command: The program and its arguments; no shell is used.
+            config: Settings for this client, and keys of the application's own.
+            env: Variables for the plugin, beside or instead of those that it inherits.
+            inherit_env: Whether the plugin inherits this process's environment: True, False, or
+                the names of the variables that it does.
+            cwd: The folder to start the plugin in.
+            stdin: "null", or "inherit" for a plugin that reads from the terminal.
+            address: Where a standalone server listens, instead of a command.
+            settings: Settings as keywords: lower case, without prefix.
+        """
+        self.command = command
+        self.config: dict[str, Any] = dict(config or {})
+        self.name = plugin_name(command, address)
+        self._address = address
+        self._env = env
+        self._inherit_env = inherit_env
+        self._cwd = cwd
+        self._stdin: Literal["null", "inherit"] = stdin
+        self._settings: Settings | None = None
+        self._settings_error: ConfigError | None = None
+        try:
+            self._settings = load_settings(config, overrides=settings, side="host")
+        except ConfigError as exc:
+            # start() raises it: the documented `try: ... finally: await client.stop()` needs a
+            # client to stop.
+            self._settings_error = exc
+        self._session: Session[None] | None = None
+        self._launch: Launch | None = None
+        self._owned = False
+        self._exited = anyio.Event()
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "not running"
+        return f"<RPCPluginClient {self.name} {state}>"
+
+    # Life.
+
+    def start(self, *, task_group: TaskGroup | None = None) -> Operation[Self, Self]:
+        """Start the plugin and connect to it.
+
+        `await client.start()` returns when the plugin can be called, and somebody has to call
+        `stop`; `async with client.start():` does. Both give the client.
+
+        Args:
+            task_group: Where what was started lives, instead of a task of its own: it then ends
+                with the task group at the latest.
+
+        Raises:
+            TransportError: The plugin cannot be started or reached.
+            HandshakeError: It did not say how it can be reached, or is not the plugin meant.
+            SecurityError: It wants what this client cannot verify.
+            ConfigError: A setting, or the command, is wrong.
+            RPCPluginError: This client is running.
+
+        Cancellation:
+            Ends what was started, within some seconds.
+        """
+        return Operation(
+            "RPCPluginClient.start",
+            functools.partial(self._start, task_group),
+            functools.partial(self._start_around_block, task_group),
+        )
+
+    def stop(self) -> Operation[None, None]:
+        """End the plugin and close the connection, whatever state they are in.
+
+        The plugin is asked first, and ended by force if that does not help in time. Stopping a
+        client that is not running does nothing.
+
+        Cancellation:
+            Takes effect when the plugin has ended, within some seconds.
+        """
+        return Operation("RPCPluginClient.stop", self._stop, self._stop_around_block)
+
+    def close(self) -> Operation[None, None]:
+        """The same as `stop`."""
+        return Operation("RPCPluginClient.close", self._stop, self._stop_around_block)
+
+    async def __aenter__(self) -> Self:
+        return await self._start(None)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    # Calls.
+
+    @property
+    def grpc_channel(self) -> Channel | None:
+        """The channel to the plugin: None before the start and after the stop."""
+        return self._launch.channel if self._launch is not None else None
+
+    def stub(self, stub_class: Callable[[grpclib.client.Channel], T]) -> T:
+        """Make a stub that calls this plugin.
+
+        It may be made before the start, and it stays good when the client is started again.
+
+        Args:
+            stub_class: A generated class, or whatever else is called with a channel.
+        """
+        handle: Any = ChannelHandle(self._current_channel)
+        return stub_class(handle)
+
+    async def ping(self) -> None:
+        """Ask the plugin's health service whether it serves. The caller bounds it.
+
+        Raises:
+            RPCPluginError: It does not, or the client is not running.
+            GRPCError: It cannot be asked.
+        """
+        status = await check_health(self._current_channel(), PLUGIN_SERVICE)
+        if status is not ServingStatus.SERVING:
+            msg = f"the plugin {self.name} says that it is {status.name}"
+            raise RPCPluginError(msg, phase="call")
+
+    def _current_channel(self) -> Channel:
+        channel = self.grpc_channel
+        if channel is None:
+            msg = f"the client of plugin {self.name} is not running"
+            raise RPCPluginError(msg, hint="await client.start() first", phase="call")
+        return channel
+
+    # Facts.
+
+    @property
+    def exited(self) -> anyio.Event:
+        """Set when the plugin of the current start has ended, for whatever reason."""
+        return self._exited
+
+    @property
+    def exit(self) -> PluginExit | None:
+        """How the plugin of the latest start has ended; None while it runs."""
+        return self._launch.exit if self._launch is not None else self._last_exit
+
+    _last_exit: PluginExit | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process number of the plugin; None if none was started."""
+        return self._launch.pid if self._launch is not None else None
+
+    @property
+    def protocol_version(self) -> int | None:
+        """The version of the application's protocol that the plugin chose."""
+        launch = self._launch
+        return launch.record.app_version if launch is not None and launch.record else None
+
+    @property
+    def _running(self) -> bool:
+        return self._session is not None and not self._session.finished
+
+    # How it is done.
+
+    async def _start(self, task_group: TaskGroup | None) -> Self:
+        if self._running:
+            msg = f"the client of plugin {self.name} is running already"
+            raise RPCPluginError(msg, hint="stop() it first, or make another one", phase="launch")
+        launch = self._new_launch()
+        session = Session(
+            launch.run,
+            name=f"plugin session {self.name}",
+            advice="use `async with client:`, or `await client.stop()`",
+            limit=launch.settings.grpc_grace_period + _END_MARGIN,
+        )
+        self._launch, self._session = launch, session
+        self._owned = task_group is not None
+        if task_group is None:
+            session.spawn()
+        else:
+            session.spawn_in(task_group)
+        try:
+            await session.wait_started()
+        except BaseException:
+            self._forget(session)
+            raise
+        return self
+
+    def _new_launch(self) -> Launch:
+        if self._settings is None:
+            raise self._settings_error or ConfigError("the settings are unknown")
+        if (self.command is None) == (self._address is None):
+            msg = "a client needs either a command or an address"
+            raise ConfigError(msg, phase="launch")
+        options = LaunchOptions(
+            command=None if self.command is None else checked_command(self.command),
+            address=self._address,
+            env={**self.config.get("env", {}), **(self._env or {})},
+            inherit_env=self._inherit_env,
+            cwd=self._cwd,
+            stdin=self._stdin,
+        )
+        if self._exited.is_set():
+            self._exited = anyio.Event()
+        return Launch(self.name, self._settings, options, self._exited)
+
+    async def _stop(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        session.request_stop()
+        try:
+            await session.wait_finished()
+        finally:
+            self._forget(session)
+
+    def _forget(self, session: Session[None]) -> None:
+        """Be a client that is not running, unless it has been started again meanwhile."""
+        if self._session is session:
+            self._last_exit = self.exit
+            self._session = self._launch = None
+
+    @contextlib.asynccontextmanager
+    async def _start_around_block(self, task_group: TaskGroup | None) -> AsyncIterator[Self]:
+        await self._start(task_group)
+        try:
+            yield self
+        finally:
+            await self._stop()
+
+    @contextlib.asynccontextmanager
+    async def _stop_around_block(self) -> AsyncIterator[None]:
+        if self._session is not None:
+            self._session.request_stop()
+        try:
+            yield
+        finally:
+            await self._stop()
+
+    def __del__(self) -> None:
+        # What was started does not refer to this object, so it can be missed while it runs.
+        session: Session[None] | None = getattr(self, "_session", None)
+        if session is None or session.finished or self._owned:
+            return
+        warnings.warn(
+            f"the client of plugin {self.name} was forgotten while its plugin was running",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+        session.request_stop_from_anywhere()

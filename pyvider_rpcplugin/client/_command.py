@@ -1,0 +1,63 @@
+"""What a client was told to start, or where to connect."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from pyvider_rpcplugin.exception import ConfigError
+from pyvider_rpcplugin.transport import RPCPluginTransport, transport_for
+
+
+def checked_command(command: Any) -> list[str]:
+    """Return the command as a list of words.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(command, str | bytes | os.PathLike):
+        msg = f"the command is one {type(command).__name__}, not a list"
+        raise ConfigError(
+            msg,
+            hint=f"for a program without arguments: [{os.fsdecode(command)!r}]; no shell is used",
+            phase="launch",
+        )
+    if not isinstance(command, Sequence) or not command:
+        msg = f"the command has to be a list of the program and its arguments, not {command!r}"
+        raise ConfigError(msg, phase="launch")
+    try:
+        return [os.fsdecode(word) for word in command]
+    except TypeError as exc:
+        msg = f"the command holds something that is neither text nor a path: {command!r}"
+        raise ConfigError(msg, phase="launch") from exc
+
+
+def plugin_name(command: Any, address: str | None) -> str:
+    """Return a short name for log lines and tasks: of the script rather than of its interpreter."""
+    if address is not None:
+        return address
+    try:
+        words = checked_command(command)
+    except ConfigError:
+        return "plugin"
+    program = PurePath(words[0]).name
+    if program.startswith("python"):
+        for before, word in itertools.pairwise(words):
+            if before == "-m":
+                return word
+            if not word.startswith("-") and before != "-c":
+                return PurePath(word).stem
+    return program or "plugin"
+
+
+def transport_at(address: str) -> RPCPluginTransport:
+    """Return the transport that connects to what `get_address` of a standalone server gives.
+
+    Raises:
+        TransportError: It is neither a path nor host:port.
+    """
+    is_path = "/" in address or os.sep in address or ":" not in address
+    return transport_for("unix" if is_path else "tcp", address)

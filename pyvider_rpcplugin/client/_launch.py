@@ -1,0 +1,333 @@
+"""What a client's session does: start the plugin, connect, watch over both, and end both."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin._tasks import Session, unwrapped
+from pyvider_rpcplugin.exception import (
+    HandshakeError,
+    PluginExit,
+    RPCPluginError,
+    SecurityError,
+    TransportError,
+)
+from pyvider_rpcplugin.handshake import (
+    HandshakeReader,
+    HandshakeRecord,
+    build_environment,
+    parse_handshake_line,
+)
+from pyvider_rpcplugin.process import PluginProcess, start_process
+from pyvider_rpcplugin.rpc import Channel
+from pyvider_rpcplugin.services import request_shutdown, rpc_options
+from pyvider_rpcplugin.transport import RPCPluginTransport, transport_for
+
+from ._command import transport_at
+from ._errors import complete, failure
+from ._starts import Retries, turn_to_start
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from anyio.abc import TaskGroup
+
+    from pyvider_rpcplugin.config import Settings
+
+logger = logging.getLogger(__name__)
+
+# A lost connection mostly means that the plugin has died: so long is waited for its exit status.
+EXIT_GRACE = 0.25
+# What the plugin may take to end beyond the grace that its running calls get.
+_END_MARGIN = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """How a plugin is started, or where a running one is found."""
+
+    command: list[str] | None
+    address: str | None
+    env: Mapping[str, str] | None
+    inherit_env: bool | Collection[str]
+    cwd: str | os.PathLike[str] | None
+    stdin: Literal["null", "inherit"]
+
+
+class Launch:
+    """One start of a plugin, to its end. Knows nothing of the client, which may be forgotten.
+
+    Attributes:
+        channel: What calls go through, as soon as it is up.
+        exit: How the plugin has ended, once it has.
+        exited: Set at the same time.
+    """
+
+    def __init__(
+        self, name: str, settings: Settings, options: LaunchOptions, exited: anyio.Event
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.channel: Channel | None = None
+        self.record: HandshakeRecord | None = None
+        self.pid: int | None = None
+        self.exit: PluginExit | None = None
+        self.exited = exited
+        self._options = options
+        self._may_pass = False
+        # A logger of its own: its level is a setting of this one client.
+        self._plugin_log = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
+        self._plugin_log.setLevel(settings.log_level)
+
+    async def run(self, session: Session[None]) -> None:
+        """Be the session: start, again if that may help, and stay until the plugin has ended."""
+        retries = Retries(self.settings)
+        while True:
+            self._may_pass = False
+            try:
+                if self._options.command is None:
+                    await self._attach(session, retries)
+                else:
+                    await self._launch(session, self._options.command, retries)
+            except RPCPluginError as exc:
+                pause = retries.next_pause() if self._may_pass and not session.up else None
+                if pause is None:
+                    raise
+                logger.info("plugin %s: starting again after: %s", self.name, exc.message)
+                await anyio.sleep(pause)
+            else:
+                return
+
+    # With a process of ours.
+
+    async def _launch(self, session: Session[None], command: list[str], retries: Retries) -> None:
+        options = self._options
+        environment = build_environment(
+            self.settings, env=options.env, inherit_env=options.inherit_env
+        )
+        process: PluginProcess | None = None
+        try:
+            async with turn_to_start() as has_started:
+                async with start_process(
+                    command,
+                    env=environment,
+                    cwd=options.cwd,
+                    stdin=options.stdin,
+                    on_stderr_line=self._log_stderr,
+                ) as process:
+                    self.pid = process.pid
+                    self.record = record = await self._handshake(process, retries)
+                    has_started()
+                    await self._serve_process(session, process, record, retries)
+        finally:
+            if process is not None and session.up:
+                self._note_exit(process.exit)
+
+    async def _handshake(self, process: PluginProcess, retries: Retries) -> HandshakeRecord:
+        limit = min(self.settings.handshake_timeout, retries.seconds_left)
+        reader = HandshakeReader()
+        try:
+            with anyio.move_on_after(limit) as scope, unwrapped():
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(_hurry_when_exited, process, scope)
+                    await self._read_line(process, reader)
+                    tg.cancel_scope.cancel()
+            if reader.line is None:
+                raise await self._no_line(process, reader, limit, timed_out=scope.cancelled_caught)
+            record = parse_handshake_line(
+                reader.line,
+                versions=self.settings.protocol_versions,
+                networks=self.settings.client_transports,
+            )
+        except RPCPluginError as exc:
+            complete(exc, "handshake", process.exit)
+            raise
+        if record.certificate is not None:
+            msg = "the plugin wants TLS, which this version cannot verify yet"
+            raise failure(
+                SecurityError,
+                msg,
+                phase="handshake",
+                exit=process.exit,
+                hint="turn automatic TLS off in the plugin",
+            )
+        return record
+
+    async def _read_line(self, process: PluginProcess, reader: HandshakeReader) -> None:
+        while reader.line is None:
+            data = await process.read_stdout()
+            for line in reader.feed(data) if data else reader.feed_eof():
+                self._plugin_log.info(
+                    "stdout before the handshake: %s", line.decode(errors="replace")
+                )
+            if not data:
+                return
+
+    async def _no_line(
+        self, process: PluginProcess, reader: HandshakeReader, limit: float, *, timed_out: bool
+    ) -> HandshakeError:
+        exit_ = await _exit_of(process)
+        if exit_ is None and timed_out:
+            self._may_pass = True
+            return failure(
+                HandshakeError,
+                f"no handshake line within {limit:g} seconds: {reader.seen}",
+                phase="handshake",
+                exit=process.exit,
+                hint="PLUGIN_HANDSHAKE_TIMEOUT sets how long a start may take",
+            )
+        # Killed by somebody else, who may not do it again; a status of its own it would repeat.
+        self._may_pass = exit_ is not None and exit_.status is not None and exit_.status < 0
+        return reader.failure(exit_)
+
+    async def _serve_process(
+        self,
+        session: Session[None],
+        process: PluginProcess,
+        record: HandshakeRecord,
+        retries: Retries,
+    ) -> None:
+        transport = transport_for(record.network, record.address)
+        lost = anyio.Event()
+        channel = self._make_channel(transport, functools.partial(_plugin_lost, process, lost))
+        with unwrapped():
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(process.drain_stdout)
+                await self._connect(tg, channel, record.address, process, retries)
+                self.channel = channel
+                session.started(None)
+                await _first(session.stop_requested, process.exited)
+                if process.exited.is_set():
+                    logger.warning("plugin %s %s", self.name, process.exit.describe())
+                else:
+                    await process.shutdown(
+                        polite=functools.partial(request_shutdown, channel),
+                        grace=self.settings.grpc_grace_period + _END_MARGIN,
+                    )
+                self._note_exit(process.exit)
+                # The channel notices by itself, and its calls then tell how the plugin ended.
+                with anyio.move_on_after(EXIT_GRACE):
+                    await lost.wait()
+                channel.close()
+                tg.cancel_scope.cancel()
+
+    def _note_exit(self, exit_: PluginExit) -> None:
+        self.exit = exit_
+        self.exited.set()
+
+    # Without one.
+
+    async def _attach(self, session: Session[None], retries: Retries) -> None:
+        address = self._options.address or ""
+        channel = self._make_channel(transport_at(address), None)
+        with unwrapped():
+            async with anyio.create_task_group() as tg:
+                await self._connect(tg, channel, address, None, retries)
+                self.channel = channel
+                session.started(None)
+                await session.stop_requested.wait()
+                channel.close()
+                tg.cancel_scope.cancel()
+
+    # Both.
+
+    def _make_channel(
+        self,
+        transport: RPCPluginTransport,
+        on_lost: Callable[[], Awaitable[PluginExit | None]] | None,
+    ) -> Channel:
+        if self.settings.auto_mtls:
+            logger.info(
+                "plugin %s: automatic mutual TLS is not available in this version: "
+                "the connection is plain",
+                self.name,
+            )
+        return Channel(
+            functools.partial(_stream, transport),
+            options=rpc_options(self.settings),
+            on_lost=on_lost,
+        )
+
+    async def _connect(
+        self,
+        tg: TaskGroup,
+        channel: Channel,
+        address: str,
+        process: PluginProcess | None,
+        retries: Retries,
+    ) -> None:
+        limit = min(self.settings.connection_timeout, retries.seconds_left)
+        cause: BaseException
+        try:
+            with anyio.fail_after(limit):
+                await tg.start(channel.run)
+            return
+        except TransportError as exc:
+            error = cause = exc
+        except TimeoutError as exc:
+            msg = f"no connection to the plugin at {address} within {limit:g} seconds"
+            error, cause = TransportError(msg), exc
+        except (GRPCError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
+            msg = f"the connection to the plugin at {address} was lost before it was up: {exc}"
+            error, cause = TransportError(msg), exc
+        # A plugin that has died since is the better story, and it does not pass.
+        exit_ = None if process is None else await _exit_of(process)
+        self._may_pass = exit_ is None or (exit_.status or 0) < 0
+        if exit_ is not None:
+            error = TransportError(f"the plugin {exit_.describe()} before it could be called")
+        complete(error, "connect", exit_ or (process.exit if process is not None else None))
+        if error is cause:
+            raise error
+        raise error from cause
+
+    def _log_stderr(self, line: str) -> None:
+        self._plugin_log.debug("%s", line)
+
+
+async def _stream(transport: RPCPluginTransport) -> anyio.abc.ByteStream:
+    stream: anyio.abc.ByteStream = await transport.connect()
+    return stream
+
+
+async def _exit_of(process: PluginProcess) -> PluginExit | None:
+    """Return how the process ended, if it has, or does within a moment."""
+    with anyio.move_on_after(EXIT_GRACE):
+        return await process.wait()
+    return None
+
+
+async def _plugin_lost(process: PluginProcess, lost: anyio.Event) -> PluginExit | None:
+    """Say how the plugin ended to the channel that has lost it, if it has ended."""
+    exit_ = await _exit_of(process)
+    if exit_ is not None:
+        # Nothing is awaited between this and the failing of the channel's calls.
+        lost.set()
+    return exit_
+
+
+async def _hurry_when_exited(process: PluginProcess, scope: anyio.CancelScope) -> None:
+    """Bound the reading of what a plugin wrote once it has ended.
+
+    Its output may be held open by a process that it started and that outlives it.
+    """
+    await process.exited.wait()
+    scope.deadline = min(scope.deadline, anyio.current_time() + EXIT_GRACE)
+
+
+async def _first(*events: anyio.Event) -> None:
+    """Wait until one of the events is set."""
+    async with anyio.create_task_group() as tg:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            tg.cancel_scope.cancel()
+
+        for event in events:
+            tg.start_soon(wait, event)

@@ -1,0 +1,179 @@
+"""The three functions that programs begin with."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Literal
+
+from pyvider_rpcplugin.exception import ProtocolError
+from pyvider_rpcplugin.services import check_keywords
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from pyvider_rpcplugin.client import RPCPluginClient
+    from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
+    from pyvider_rpcplugin.server import RPCPluginServer
+    from pyvider_rpcplugin.transport import RPCPluginTransport
+
+__all__ = ["plugin_client", "plugin_protocol", "plugin_server"]
+
+_SERVER_OPTIONS = ("standalone",)
+
+
+def plugin_server(
+    protocol: RPCPluginProtocol | None = None,
+    handler: Any = None,
+    transport: Literal["unix", "tcp"] | RPCPluginTransport | None = None,
+    host: str | None = None,
+    port: int = 0,
+    transport_path: str | os.PathLike[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    standalone: bool = False,
+    **settings: Any,
+) -> RPCPluginServer:
+    """Make a plugin's server.
+
+    Args:
+        protocol: What registers the handler. A handler that says itself what it serves, such as
+            one derived from a class that grpclib generated, needs none.
+        handler: The object whose methods are called.
+        transport: "unix" or "tcp"; by default unix where there is such a thing.
+        host: The address to bind with tcp, 127.0.0.1 by default.
+        port: The port to bind with tcp; 0 lets the system choose one.
+        transport_path: The path of the Unix socket; by default one in a private folder.
+        config: Settings for this server (PLUGIN_...), and keys of the application's own.
+        standalone: Serve without a host: no cookie is asked for, and no line is printed.
+        settings: Any setting, in lower case and without its prefix.
+
+    Returns:
+        The server. It does nothing before `serve()` or `run()`, which also raise what is wrong
+        with the settings.
+
+    Raises:
+        ConfigError: A keyword is neither an option nor a setting.
+    """
+    # Loaded here, so that a host does not load what only its plugins need.
+    from pyvider_rpcplugin.server import RPCPluginServer  # noqa: PLC0415
+
+    check_keywords(settings, _SERVER_OPTIONS, "plugin_server()")
+    return RPCPluginServer(
+        protocol,
+        handler,
+        config,
+        transport,
+        host=host,
+        port=port,
+        transport_path=transport_path,
+        standalone=standalone,
+        settings=settings,
+    )
+
+
+def plugin_client(
+    command: Sequence[str | os.PathLike[str]] | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    inherit_env: bool | Collection[str] = True,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: Literal["null", "inherit"] = "null",
+    address: str | None = None,
+    **settings: Any,
+) -> RPCPluginClient:
+    """Make the client of a plugin, to be started by `async with` or by its `start()`.
+
+    Args:
+        command: The program and its arguments; no shell is used.
+        config: Settings for this client (PLUGIN_...), and keys of the application's own.
+        env: Variables for the plugin, beside or instead of those that it inherits.
+        inherit_env: Whether the plugin inherits this process's environment: True, False, or the
+            names of the variables that it does.
+        cwd: The folder to start the plugin in.
+        stdin: "null", or "inherit" for a plugin that reads from the terminal.
+        address: Instead of a command: where a standalone server listens, as "host:port" or as
+            the path of its socket.
+        settings: Any setting, in lower case and without its prefix.
+
+    Returns:
+        The client, not started. What is wrong with the command or with the settings is raised by
+        `start()`.
+
+    Raises:
+        ConfigError: A keyword is neither an option nor a setting.
+    """
+    from pyvider_rpcplugin.client import make_client  # noqa: PLC0415 - not for plugins
+
+    return make_client(
+        command,
+        config,
+        env=env,
+        inherit_env=inherit_env,
+        cwd=cwd,
+        stdin=stdin,
+        address=address,
+        **settings,
+    )
+
+
+def plugin_protocol(
+    service_name: str | None = None,
+    descriptor_module: Any = None,
+    servicer_add_fn: Callable[[Any, Any], Any] | None = None,
+    protocol_class: Callable[..., RPCPluginProtocol] | None = None,
+    **kwargs: Any,
+) -> RPCPluginProtocol:
+    """Make a protocol: what registers a handler with a plugin's server.
+
+    Args:
+        service_name: The service's name.
+        descriptor_module: The generated module that describes the service.
+        servicer_add_fn: Registers the handler: called as `servicer_add_fn(handler, server)`, where
+            `server.add_service(x)` takes whatever has `__mapping__()`. By default the handler
+            itself has it.
+        protocol_class: A class of your own instead. It gets what is given here as far as its
+            constructor takes it; the rest is set as attributes.
+        kwargs: More arguments for the constructor of that class.
+
+    Raises:
+        ProtocolError: Arguments without a class that would take them.
+    """
+    if protocol_class is None:
+        from pyvider_rpcplugin.protocol import BasicProtocol  # noqa: PLC0415 - as above
+
+        if kwargs:
+            msg = f"plugin_protocol() has no option {next(iter(kwargs))!r}"
+            raise ProtocolError(msg, hint="only a protocol_class takes options of its own")
+        return BasicProtocol(service_name, descriptor_module, servicer_add_fn)
+    given = {
+        name: value
+        for name, value in (
+            ("service_name", service_name),
+            ("descriptor_module", descriptor_module),
+            ("servicer_add_fn", servicer_add_fn),
+        )
+        if value is not None
+    }
+    taken = {name: value for name, value in given.items() if _takes(protocol_class, name)}
+    protocol = protocol_class(**taken, **kwargs)
+    for name, value in given.items():
+        if name not in taken:
+            setattr(protocol, name, value)
+    return protocol
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (
+            parameter.name == keyword
+            and parameter.kind in {parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+        )
+        for parameter in parameters
+    )

@@ -1,0 +1,56 @@
+"""Noticing that the host has gone, so that its plugin does not outlive it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+async def wait_for_host_to_end(stdout: int) -> None:
+    """Return when the host has ended, however it did.
+
+    Two things tell: the parent process has ended, or nobody holds the other end of the pipe that
+    the handshake line went to. The second works through wrappers such as `sh -c` and `env`. If
+    neither can be watched here, this waits for ever.
+
+    Args:
+        stdout: The descriptor that the handshake line was written to.
+    """
+    gone = anyio.Event()
+
+    async def watch(descriptor: int) -> None:
+        await anyio.wait_readable(descriptor)
+        gone.set()
+
+    with _parent() as parent:
+        async with anyio.create_task_group() as tg:
+            if parent is not None:
+                tg.start_soon(watch, parent)
+            # Its reader's end makes the writing end of a pipe "readable" (POLLERR).
+            if stat.S_ISFIFO(os.fstat(stdout).st_mode):
+                tg.start_soon(watch, stdout)
+            await gone.wait()
+            tg.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _parent() -> Iterator[int | None]:
+    """Open a descriptor that becomes readable when the parent process ends, where there is one."""
+    open_pidfd = getattr(os, "pidfd_open", None)
+    descriptor: int | None = None
+    if open_pidfd is not None:
+        # No such system call, no such process (an init outside of our container), or no right.
+        with contextlib.suppress(OSError):
+            descriptor = open_pidfd(os.getppid())
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,382 @@
+"""A plugin's server: from the cookie to the handshake line, through the calls, to a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
+from pyvider_rpcplugin.config import Settings, load_settings
+from pyvider_rpcplugin.exception import (
+    ConfigError,
+    RPCPluginError,
+    TransportError,
+)
+from pyvider_rpcplugin.handshake import (
+    HandshakeRecord,
+    check_cookie,
+    choose_version,
+    format_handshake_line,
+)
+from pyvider_rpcplugin.protocol import RPCPluginProtocol, register
+from pyvider_rpcplugin.rpc import Server
+from pyvider_rpcplugin.services import ControllerService, HealthService, rpc_options
+
+from ._host import wait_for_host_to_end
+from ._listen import Place, listening
+from ._signals import Arrivals, caught_signals
+from ._stdout import guarded_stdout, write_line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from typing import Literal
+
+    from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
+
+logger = logging.getLogger(__name__)
+
+# How often the file that asks for the end is looked for. There is no portable way to be told.
+_SHUTDOWN_FILE_INTERVAL = 0.25
+# What the end of a session may take beyond the grace that running calls get.
+_END_MARGIN = 10.0
+
+
+class _TaskStatus(Protocol):
+    """What both anyio and trio hand to a task that they start."""
+
+    def started(self, value: Any = None, /) -> None: ...
+
+
+class RPCPluginServer:
+    """Serves a handler: to the host that started this process, or on its own.
+
+    Usually made by `plugin_server`. Making one does nothing but read the settings; `serve` (or
+    `run`, in a program that is nothing but a plugin) does the rest. It can serve several times,
+    one after the other, and inside of larger programs.
+    """
+
+    def __init__(
+        self,
+        protocol: RPCPluginProtocol | None = None,
+        handler: Any = None,
+        config: Mapping[str, Any] | None = None,
+        transport: str | RPCPluginTransport | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        transport_path: str | os.PathLike[str] | None = None,
+        standalone: bool = False,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """Make a server.
+
+        Args:
+            protocol: What registers the handler; None if the handler says what it serves.
+            handler: The user's handler.
+            config: Settings for this server, and keys of the application's own.
+            transport: "unix", "tcp", or a transport; by default what the settings say.
+            host: The address to bind with tcp.
+            port: The port to bind with tcp; 0: any.
+            transport_path: The path of the socket.
+            standalone: Serve without a host: no cookie is asked for, and no line is printed.
+            settings: Settings as keywords: lower case, without prefix.
+        """
+        self.protocol = protocol
+        self.handler = handler
+        self.config: dict[str, Any] = dict(config or {})
+        self.standalone = standalone
+        self._place = Place(
+            transport,
+            host,
+            port or None,
+            None if transport_path is None else os.fspath(transport_path),
+        )
+        self._settings: Settings | None = None
+        self._settings_error: ConfigError | None = None
+        try:
+            self._settings = load_settings(config, overrides=settings, side="plugin")
+        except ConfigError as exc:
+            # serve() raises it: a wrong variable should not break a program at its import.
+            self._settings_error = exc
+        self._health = HealthService()
+        self._session: Session[str] | None = None
+        self._grace: float | None = None
+        self._address: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<RPCPluginServer {self._address or 'not listening'}>"
+
+    @property
+    def health(self) -> HealthService:
+        """What the health service says of this server; `health.set_status` changes it."""
+        return self._health
+
+    def get_address(self) -> str:
+        """Return where the server listens: "host:port", or the path of its socket.
+
+        Raises:
+            TransportError: It does not listen.
+        """
+        if self._address is None:
+            msg = "the server has no address: it does not listen"
+            raise TransportError(msg, hint="it listens while serve() runs", phase="serve")
+        return self._address
+
+    def serve(self, *, task_status: _TaskStatus | None = None) -> Operation[None, str]:
+        """Serve until stopped: by `stop`, SIGTERM, the host's request, or the host's end.
+
+        `await server.serve()` serves here and now. `async with server.serve() as address:` serves
+        while the block runs, and `address = await task_group.start(server.serve)` until the task
+        group ends it; both go on once the server listens.
+
+        Args:
+            task_status: Given by task groups.
+
+        Raises:
+            HandshakeError: No host started this process.
+            ProtocolError: There is nothing to serve.
+            TransportError: There is no way to listen.
+            ConfigError: A setting is wrong.
+
+        Cancellation:
+            Ends it at once: calls that run are cancelled, files are removed.
+        """
+        return Operation(
+            "RPCPluginServer.serve",
+            functools.partial(self._serve_here, task_status),
+            self._serve_around_block,
+        )
+
+    def stop(self, grace_period: float | None = None) -> Operation[None, None]:
+        """Stop serving. New calls are refused, those that run may finish.
+
+        `await server.stop()` returns when all has ended; `async with server.stop():` runs a block
+        meanwhile. Stopping a server that does not serve does nothing.
+
+        Args:
+            grace_period: Seconds that running calls get before they are cancelled; by default
+                PLUGIN_GRPC_GRACE_PERIOD.
+
+        Cancellation:
+            Safe: the server goes on stopping.
+        """
+        return Operation(
+            "RPCPluginServer.stop",
+            functools.partial(self._stop, grace_period),
+            functools.partial(self._stop_around_block, grace_period),
+        )
+
+    def run(self, backend: Literal["asyncio", "trio"] = "asyncio", **backend_options: Any) -> None:
+        """Serve, as the one thing that this program does.
+
+        Started by hand, a plugin cannot serve: then this says so on stderr and exits with
+        status 1. So does whatever else keeps it from serving.
+
+        Args:
+            backend: The event loop: "asyncio" or "trio".
+            backend_options: What `anyio.run` takes as backend_options.
+
+        Raises:
+            SystemExit: With status 1.
+        """
+        try:
+            anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
+        except RPCPluginError as exc:
+            sys.stderr.write(f"{exc}\n")
+            raise SystemExit(1) from None
+
+    # Where the session runs.
+
+    async def _serve_here(self, task_status: _TaskStatus | None) -> None:
+        await self._new_session(task_status=task_status).run()
+
+    async def _serve_as_program(self) -> None:
+        await self._new_session(is_program=True).run()
+
+    @contextlib.asynccontextmanager
+    async def _serve_around_block(self) -> AsyncIterator[str]:
+        session = self._new_session()
+        session.spawn()
+        address = await session.wait_started()
+        try:
+            yield address
+        finally:
+            session.request_stop()
+            await session.wait_finished()
+        if session.failure is not None:
+            raise session.failure
+
+    async def _stop(self, grace: float | None) -> None:
+        session = self._request_stop(grace)
+        if session is not None:
+            await session.join()
+
+    @contextlib.asynccontextmanager
+    async def _stop_around_block(self, grace: float | None) -> AsyncIterator[None]:
+        session = self._request_stop(grace)
+        yield
+        if session is not None:
+            await session.join()
+
+    def _request_stop(self, grace: float | None) -> Session[str] | None:
+        session = self._session
+        if session is not None and not session.finished:
+            if grace is not None and not session.stop_requested.is_set():
+                self._grace = grace
+                session.limit = grace + _END_MARGIN
+            session.request_stop()
+        return session
+
+    def _new_session(
+        self, *, task_status: _TaskStatus | None = None, is_program: bool = False
+    ) -> Session[str]:
+        if self._session is not None and not self._session.finished:
+            msg = "this server serves already"
+            raise RPCPluginError(msg, hint="stop() it first, or make another one", phase="serve")
+        if self._settings is None:
+            raise self._settings_error or ConfigError("the settings are unknown")
+        self._grace = None
+        self._session = Session(
+            functools.partial(
+                self._body, self._settings, task_status=task_status, is_program=is_program
+            ),
+            name="plugin server session",
+            advice="use `async with server.serve():`, or `await server.stop()`",
+            limit=self._settings.grpc_grace_period + _END_MARGIN,
+        )
+        return self._session
+
+    # The session.
+
+    async def _body(
+        self,
+        settings: Settings,
+        session: Session[str],
+        *,
+        task_status: _TaskStatus | None,
+        is_program: bool,
+    ) -> None:
+        """Serve; the whole of it."""
+        if not self.standalone:
+            check_cookie(settings, os.environ)
+            logging.getLogger("pyvider_rpcplugin").setLevel(settings.log_level)
+        rpc = Server(options=rpc_options(settings))
+        self._health.start()
+        await register(rpc, self.protocol, self.handler)
+        if settings.health_service_enabled:
+            rpc.add_service(self._health)
+        if not self.standalone:
+            # Whoever can connect may use it. Without a host that would be anybody.
+            rpc.add_service(ControllerService(session.request_stop))
+        with contextlib.ExitStack() as process_wide:
+            arrivals = _catch_signals(process_wide, self.standalone, settings, is_program)
+            stdout = None
+            if not self.standalone and _in_main_thread():
+                stdout = process_wide.enter_context(guarded_stdout())
+            async with listening(self._place, settings, from_host=not self.standalone) as (
+                network,
+                listener,
+            ):
+                self._address = listener.address
+                try:
+                    await self._accept(
+                        rpc, settings, session, network, listener, stdout, arrivals, task_status
+                    )
+                finally:
+                    self._address = None
+
+    async def _accept(
+        self,
+        rpc: Server,
+        settings: Settings,
+        session: Session[str],
+        network: Any,
+        listener: StreamListener,
+        stdout: int | None,
+        arrivals: Arrivals | None,
+        task_status: _TaskStatus | None,
+    ) -> None:
+        with unwrapped():
+            async with anyio.create_task_group() as tg:
+                await tg.start(rpc.serve, listener)
+                if arrivals is not None:
+                    tg.start_soon(_stop_at_signal, arrivals, session)
+                if settings.shutdown_file_path:
+                    tg.start_soon(_stop_at_file, settings.shutdown_file_path, session)
+                if not self.standalone:
+                    self._greet(settings, network, listener.address, stdout)
+                    if stdout is not None:
+                        tg.start_soon(_stop_with_host, stdout, session)
+                logger.debug("server.listening network=%s address=%s", network, listener.address)
+                session.started(listener.address)
+                if task_status is not None:
+                    task_status.started(listener.address)
+                await session.stop_requested.wait()
+                self._health.stop()
+                await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
+                tg.cancel_scope.cancel()
+
+    def _greet(self, settings: Settings, network: Any, address: str, stdout: int | None) -> None:
+        """Tell the host where to connect."""
+        if settings.host_certificate is not None and settings.auto_mtls:
+            logger.info(
+                "the host asked for automatic mutual TLS, which this version does not have: "
+                "the connection is plain"
+            )
+        record = HandshakeRecord(
+            core_version=settings.core_version,
+            app_version=choose_version(settings.protocol_versions, settings.offered_versions),
+            network=network,
+            address=address,
+            multiplex=False if settings.multiplex_requested else None,
+        )
+        write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _catch_signals(
+    stack: contextlib.ExitStack, standalone: bool, settings: Settings, is_program: bool
+) -> Arrivals | None:
+    """Catch the signals that mean something to this process, if it is ours to do so."""
+    if (standalone and not is_program) or not _in_main_thread():
+        return None
+    wanted: list[int] = [signal.SIGTERM]
+    ignored: list[int] = []
+    if standalone:
+        wanted.append(signal.SIGINT)
+    elif settings.ignore_sigint:
+        ignored.append(signal.SIGINT)
+    return stack.enter_context(caught_signals(wanted, ignored))
+
+
+async def _stop_at_signal(arrivals: Arrivals, session: Session[str]) -> None:
+    number = await arrivals.wait()
+    logger.debug("server.stopping signal=%d", number)
+    session.request_stop()
+
+
+async def _stop_with_host(stdout: int, session: Session[str]) -> None:
+    await wait_for_host_to_end(stdout)
+    logger.debug("server.stopping reason=host-ended")
+    session.request_stop()
+
+
+async def _stop_at_file(path: str, session: Session[str]) -> None:
+    file = anyio.Path(path)
+    while not await file.is_file():  # noqa: ASYNC110 - another program makes the file
+        await anyio.sleep(_SHUTDOWN_FILE_INTERVAL)
+    with contextlib.suppress(OSError):
+        await file.unlink()
+    logger.debug("server.stopping file=%s", path)
+    session.request_stop()

@@ -1,0 +1,43 @@
+"""Settings as clients and servers take them, and as the RPC engine, which knows none, is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin.config import setting_names
+from pyvider_rpcplugin.exception import ConfigError
+from pyvider_rpcplugin.rpc import RPCOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from pyvider_rpcplugin.config import Settings
+
+
+def rpc_options(settings: Settings) -> RPCOptions:
+    """Make the engine's options out of one client's or server's settings."""
+    return RPCOptions(
+        max_receive_message_size=settings.grpc_max_receive_message_size,
+        max_send_message_size=settings.grpc_max_send_message_size,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        keepalive_time=settings.grpc_keepalive_time_ms / 1000,
+        keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
+        settings_timeout=settings.connection_timeout,
+    )
+
+
+def check_keywords(given: Iterable[str], options: Collection[str], function: str) -> None:
+    """See that every keyword is a setting; the function's own options are known to it already.
+
+    Raises:
+        ConfigError: One is not; the nearest name that is known is in the hint.
+    """
+    names = setting_names()
+    for keyword in given:
+        if keyword in names:
+            continue
+        import difflib  # noqa: PLC0415 - only to explain an error
+
+        near = difflib.get_close_matches(keyword, [*options, *names], n=1, cutoff=0.5)
+        msg = f"{function} has no option {keyword!r}, and there is no such setting"
+        raise ConfigError(msg, hint=f"did you mean {near[0]!r}?" if near else None)
