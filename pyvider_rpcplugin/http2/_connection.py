@@ -54,7 +54,7 @@ from ._frames import (
     window_update_frame,
 )
 from ._headers import HeaderDecoder, HeaderEncoder
-from ._limits import TINY_WINDOW_UPDATE, FloodGuard, Limits
+from ._limits import TINY_FRAME, FloodGuard, Limits
 from ._settings import DEFAULT_WINDOW, LocalSettings, RemoteSettings
 from ._stream import H2Stream
 
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from ._headers import HeaderBlock
 
 _REMEMBERED_RESETS = 4096
+# A copy of that much costs less than one more element of the output.
+_JOINED_SIZE = 4096
 _LARGEST_STREAM_ID = 2**31 - 1
 
 
@@ -81,6 +83,8 @@ class H2Connection:
         send_window: Octets that the peer lets us send on all streams together.
         guard: Counts frames that do nothing; refresh it about once a second while it counts.
         closed: A connection error happened or `close` was called: nothing is read any more.
+        output_size: Octets that wait for `take_output`. They grow by what we send and, a few
+            octets for each frame at most, by what the peer makes us answer.
         goaway_received: The peer takes no more streams.
         goaway_sent: We take no more streams.
     """
@@ -106,7 +110,7 @@ class H2Connection:
         self._unacknowledged = 0
         # Until the peer has acknowledged our SETTINGS it may still count with the default.
         self._stream_receive_window = max(self._local.initial_window_size, DEFAULT_WINDOW)
-        self._output: list[bytes] = []
+        self._output: list[bytes | memoryview] = []
         self.output_size = 0
         self._frames = FrameReader(self._local.max_frame_size)
         self._decoder = HeaderDecoder(self._limits.header_list_size, self._limits.header_fields)
@@ -117,7 +121,7 @@ class H2Connection:
         self._next_stream_id = 1
         self._last_peer_stream_id = 0
         # Frames for streams that we reset may still be on their way: those are no errors.
-        self._reset_by_us: OrderedDict[int, None] = OrderedDict()
+        self._on_their_way: OrderedDict[int, _OnTheirWay] = OrderedDict()
         self._block: _PartialBlock | None = None
         self._events: list[Event] = []
 
@@ -138,12 +142,8 @@ class H2Connection:
 
     def take_output(self) -> bytes:
         """All that is to be sent, in order; the caller must send it."""
-        output = self._output
-        if len(output) == 1:
-            data = output[0]
-        else:
-            data = b"".join(output)
-        output.clear()
+        data = b"".join(self._output)
+        self._output.clear()
         self.output_size = 0
         return data
 
@@ -165,15 +165,15 @@ class H2Connection:
         """
         stream_id = self._next_stream_id
         self._next_stream_id += 2
-        stream = H2Stream(
-            stream_id, self.remote.initial_window_size, self._stream_receive_window
-        )
+        stream = H2Stream(stream_id, self.remote.initial_window_size, self._stream_receive_window)
         self.streams[stream_id] = stream
         self.send_headers(stream, block, end_stream=end_stream)
         return stream
 
     def send_headers(self, stream: H2Stream, block: bytes, *, end_stream: bool = False) -> None:
-        """Send an encoded header or trailer section on an open stream."""
+        """Send an encoded header or trailer section; does nothing if the stream is closed."""
+        if stream.closed:
+            return
         if self._preamble:
             block = self._preamble + block
             self._preamble = b""
@@ -188,52 +188,63 @@ class H2Connection:
     def sendable(self, stream: H2Stream) -> int:
         """How many octets of content the two windows allow now; may be below zero."""
         window = stream.send_window
-        return window if window < self.send_window else self.send_window
+        # Asked for each message, and min() takes three times as long.
+        return window if window < self.send_window else self.send_window  # noqa: FURB136
 
     def send_data(
         self, stream: H2Stream, data: bytes | memoryview, *, end_stream: bool = False
     ) -> None:
-        """Send content, in as many DATA frames as it takes; at most `sendable` octets of it."""
+        """Send content, in as many DATA frames as it takes; at most `sendable` octets of it.
+
+        Does nothing if the stream is closed. The content must stay as it is until `take_output`.
+        """
+        if stream.closed:
+            return
         size = len(data)
         stream.send_window -= size
         self.send_window -= size
-        self.guard.useful()  # It entitles the peer to a WINDOW_UPDATE.
-        flags = END_STREAM if end_stream else 0
+        if size >= TINY_FRAME or (stream.send_window > 0 and self.send_window > 0):
+            self.guard.useful(2)
+        # Else the peer's windows allow only crumbs, and crumbs must not pay for its next update.
         limit = self.remote.max_frame_size
-        if size <= limit:
-            self._queue(frame_header(size, DATA, flags, stream.stream_id))
-            if size:
-                self._queue(bytes(data))
+        stream_id = stream.stream_id
+        view = memoryview(data)
+        start = 0
+        while size - start > limit:
+            self._queue(frame_header(limit, DATA, 0, stream_id))
+            self._queue(view[start : start + limit])
+            self.guard.useful(2)
+            start += limit
+        head = frame_header(size - start, DATA, END_STREAM if end_stream else 0, stream_id)
+        if size <= _JOINED_SIZE:
+            self._queue(head + data)
         else:
-            view = memoryview(data)
-            for start in range(0, size, limit):
-                part = view[start : start + limit]
-                last = start + limit >= size
-                self._queue(
-                    frame_header(len(part), DATA, flags if last else 0, stream.stream_id)
-                )
-                self._output.append(part)  # type: ignore[arg-type]  # join takes buffers
-                self.output_size += len(part)
-                self.guard.useful()
+            self._queue(head)
+            self._queue(view[start:])
         if end_stream:
             self._close_local(stream)
 
     def reset_stream(self, stream: H2Stream, code: ErrorCode) -> None:
-        """End a stream at once; does nothing if it is closed."""
+        """End a stream at once; does nothing if it is closed.
+
+        What was received on it must still be given back: see `release`.
+        """
         if stream.closed:
             return
         self._queue(rst_stream_frame(stream.stream_id, code))
         if not stream.remote_closed:
-            self._reset_by_us[stream.stream_id] = None
-            if len(self._reset_by_us) > _REMEMBERED_RESETS:
-                self._reset_by_us.popitem(last=False)
+            self._expect_leftovers(stream.stream_id, stream.receive_window)
         self._forget(stream)
 
     def acknowledge(self, stream: H2Stream, size: int) -> None:
         """Give `size` consumed octets of a stream back to the peer.
 
-        Updates are batched: they are sent when half a window has been consumed.
+        The stream may be closed; after `release` it does nothing. Updates are batched: they are
+        sent when half a window has been consumed.
         """
+        size = min(size, stream.unconsumed)
+        if not size:
+            return
         stream.unconsumed -= size
         if not (stream.remote_closed or stream.closed):
             stream.unacknowledged += size
@@ -244,7 +255,13 @@ class H2Connection:
         self._acknowledge_connection(size)
 
     def release(self, stream: H2Stream) -> None:
-        """Give back what nobody will consume any more: the stream's reader is gone."""
+        """Give back what nobody will consume any more.
+
+        Whoever loses interest in a stream must call it, also if the stream is closed, and so must
+        whoever gets `DataReceived` for a stream in which nobody is interested. Otherwise those
+        octets are missing from the connection's window for good. Content that was not reported
+        (of closed streams, of frames in error, padding) is given back here.
+        """
         if stream.unconsumed:
             size, stream.unconsumed = stream.unconsumed, 0
             self._acknowledge_connection(size)
@@ -260,15 +277,17 @@ class H2Connection:
             self._queue(goaway_frame(self._last_peer_stream_id, ErrorCode.NO_ERROR))
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
-        """Queue a last GOAWAY and take nothing more in."""
+        """Queue a last GOAWAY; from then on nothing is taken in and nothing more is queued."""
         if not self.closed:
-            self.closed = True
             self.goaway_sent = True
-            self._queue(goaway_frame(self._last_peer_stream_id, code, reason.encode()[:256]))
+            debug = reason.encode(errors="replace")[:256]
+            self._queue(goaway_frame(self._last_peer_stream_id, code, debug))
+            self.closed = True
 
-    def _queue(self, data: bytes) -> None:
-        self._output.append(data)
-        self.output_size += len(data)
+    def _queue(self, data: bytes | memoryview) -> None:
+        if not self.closed:
+            self._output.append(data)
+            self.output_size += len(data)
 
     def _acknowledge_connection(self, size: int) -> None:
         self._unacknowledged += size
@@ -281,15 +300,22 @@ class H2Connection:
         stream.local_closed = True
         if stream.remote_closed:
             self._forget(stream)
+            self.guard.completed()
 
     def _close_remote(self, stream: H2Stream) -> None:
         stream.remote_closed = True
         if stream.local_closed:
             self._forget(stream)
+            self.guard.completed()
 
     def _forget(self, stream: H2Stream) -> None:
         stream.closed = True
         self.streams.pop(stream.stream_id, None)
+
+    def _expect_leftovers(self, stream_id: int, window: int) -> None:
+        self._on_their_way[stream_id] = _OnTheirWay(window)
+        if len(self._on_their_way) > _REMEMBERED_RESETS:
+            self._on_their_way.popitem(last=False)
 
     # --- receiving -------------------------------------------------------------------------
 
@@ -300,7 +326,8 @@ class H2Connection:
         """
         if self.closed:
             return []
-        self._events = events = []
+        events: list[Event] = []
+        self._events = events
         try:
             if self._magic_left:
                 data = self._match_magic(data)
@@ -326,8 +353,6 @@ class H2Connection:
                             handler(self, flags, stream_id, payload)
                 except StreamFault as fault:
                     self._reset_faulted(fault)
-                if self.closed:
-                    break
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
             events.append(ConnectionFaulted(fault))
@@ -345,6 +370,7 @@ class H2Connection:
         stream = self.streams.get(fault.stream_id)
         if stream is None:
             self._queue(rst_stream_frame(fault.stream_id, fault.code))
+            self._expect_leftovers(fault.stream_id, self._stream_receive_window)
             return
         self.reset_stream(stream, fault.code)
         self._events.append(StreamReset(stream, fault.code, fault.reason, by_peer=False))
@@ -357,62 +383,86 @@ class H2Connection:
             return stream_id >= self._next_stream_id
         return stream_id > self._last_peer_stream_id and not self.goaway_sent
 
-    def _closed_stream_fault(self, stream_id: int, what: str) -> None:
-        """A frame for a stream that is not open: raise what section 5.1 asks for, if anything."""
-        if self._is_idle(stream_id):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on idle stream {stream_id}")
-        self.guard.count_idle(f"{what} on a closed stream")
-        ignored = self.goaway_sent and stream_id > self._last_peer_stream_id
-        if not ignored and stream_id not in self._reset_by_us:
-            raise StreamFault(
-                stream_id, ErrorCode.STREAM_CLOSED, f"{what} on closed stream {stream_id}"
-            )
+    def _is_beyond_goaway(self, stream_id: int) -> bool:
+        """Whether the client opened this stream not knowing of our GOAWAY: it is ignored."""
+        return (
+            self.goaway_sent
+            and not self._client
+            and stream_id % 2 == 1
+            and stream_id > self._last_peer_stream_id
+        )
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
         self._receive_window -= size
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is full")
+        if flags & PADDED:
+            payload = strip_padding(flags, payload)
+        end_stream = bool(flags & END_STREAM)
         stream = self.streams.get(stream_id)
         if stream is None:
             self._acknowledge_connection(size)
-            self._closed_stream_fault(stream_id, "DATA")
+            self._on_stray_data(stream_id, size, end_stream=end_stream)
             return
-        if flags & PADDED:
-            payload = strip_padding(flags, payload)
         stream.receive_window -= size
-        stream.unconsumed += size
-        fault = self._data_fault(stream, len(payload))
+        if stream.length_left is not None:
+            stream.length_left -= len(payload)
+        fault = _data_fault(stream, end_stream=end_stream)
         if fault is not None:
-            self.release(stream)
+            self._acknowledge_connection(size)
             raise StreamFault(stream_id, *fault)
+        stream.unconsumed += size
         if len(payload) < size:
             self.acknowledge(stream, size - len(payload))
-        end_stream = bool(flags & END_STREAM)
         if payload or end_stream:
             self.guard.useful()
         else:
             self.guard.count_idle("an empty DATA frame")
-        if stream.length_left is not None:
-            stream.length_left -= len(payload)
-            if stream.length_left < 0 or (end_stream and stream.length_left):
-                self.release(stream)
-                raise StreamFault(
-                    stream_id, ErrorCode.PROTOCOL_ERROR, "content-length and content differ"
-                )
         if end_stream:
             self._close_remote(stream)
         self._events.append(DataReceived(stream, payload, end_stream=end_stream))
 
-    @staticmethod
-    def _data_fault(stream: H2Stream, size: int) -> tuple[ErrorCode, str] | None:
-        if stream.remote_closed:
-            return ErrorCode.STREAM_CLOSED, "DATA after END_STREAM"
-        if not stream.headers_received:
-            return ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS"
-        if stream.receive_window < 0:
-            return ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is full"
-        return None
+    def _on_stray_data(self, stream_id: int, size: int, *, end_stream: bool) -> None:
+        """DATA for a stream that is not open (section 5.1)."""
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"DATA on idle stream {stream_id}")
+        if not size and not end_stream:
+            self.guard.count_idle("an empty DATA frame")
+        if self._is_beyond_goaway(stream_id):
+            return
+        leftovers = self._on_their_way.get(stream_id)
+        if leftovers is None:
+            raise StreamFault(
+                stream_id, ErrorCode.STREAM_CLOSED, f"DATA on closed stream {stream_id}"
+            )
+        leftovers.window -= size
+        if leftovers.window < 0:
+            raise ConnectionFault(
+                ErrorCode.FLOW_CONTROL_ERROR, f"the window of stream {stream_id} is full"
+            )
+        if end_stream:
+            del self._on_their_way[stream_id]
+
+    def _on_stray_headers(self, stream_id: int, *, end_stream: bool) -> None:
+        """A header section for a stream that is not open and cannot be opened (section 5.1)."""
+        if self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on idle stream {stream_id}")
+        if self._is_beyond_goaway(stream_id):
+            self.guard.count_reset()
+            return
+        leftovers = self._on_their_way.get(stream_id)
+        if leftovers is None:
+            what = f"HEADERS on closed stream {stream_id}"
+            if self._client:
+                raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, what)
+            # Section 5.1.1: a client must not go back to a lower identifier.
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, what)
+        leftovers.header_sections -= 1
+        if leftovers.header_sections < 0:
+            self.guard.count_idle("HEADERS on a closed stream")
+        if end_stream:
+            del self._on_their_way[stream_id]
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id == 0:
@@ -422,7 +472,9 @@ class H2Connection:
             if flags & PRIORITY_FLAG:
                 if len(payload) < 5:
                     reason = "HEADERS too short for its priority fields"
-                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
+                    padded = flags & PADDED
+                    code = ErrorCode.PROTOCOL_ERROR if padded else ErrorCode.FRAME_SIZE_ERROR
+                    raise ConnectionFault(code, reason)
                 payload = payload[5:]
         end_stream = bool(flags & END_STREAM)
         if flags & END_HEADERS:
@@ -448,15 +500,13 @@ class H2Connection:
         stream = self.streams.get(stream_id)
         if stream is not None:
             if stream.remote_closed:
-                raise StreamFault(
-                    stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM"
-                )
+                raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
             if stream.headers_received:
                 self._on_trailers(stream, headers, end_stream=end_stream)
             else:
                 self._on_response(stream, headers, end_stream=end_stream)
         elif self._client or stream_id % 2 == 0 or not self._is_idle(stream_id):
-            self._closed_stream_fault(stream_id, "HEADERS")
+            self._on_stray_headers(stream_id, end_stream=end_stream)
         else:
             self._on_request(stream_id, headers, end_stream=end_stream)
 
@@ -464,11 +514,12 @@ class H2Connection:
         self._last_peer_stream_id = stream_id
         if len(self.streams) >= self._local.max_concurrent_streams:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, "too many streams")
-        if headers.request_fault is not None:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, headers.request_fault)
-        stream = H2Stream(
-            stream_id, self.remote.initial_window_size, self._stream_receive_window
-        )
+        fault = headers.request_fault
+        if end_stream and headers.content_length:
+            fault = "content-length without content"
+        if fault is not None:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, fault)
+        stream = H2Stream(stream_id, self.remote.initial_window_size, self._stream_receive_window)
         self.streams[stream_id] = stream
         self._take_header_section(stream, headers, end_stream=end_stream)
         self._events.append(RequestReceived(stream, headers, end_stream=end_stream))
@@ -492,9 +543,6 @@ class H2Connection:
         stream.headers_received = True
         stream.length_left = headers.content_length
         if end_stream:
-            if headers.content_length and not self._client:
-                reason = "content-length without content"
-                raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, reason)
             self._close_remote(stream)
 
     def _on_trailers(self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool) -> None:
@@ -514,9 +562,8 @@ class H2Connection:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         self.guard.count_idle("PRIORITY")
         if len(payload) != 5:
-            raise StreamFault(
-                stream_id, ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} octets"
-            )
+            # It may be for an idle stream, and those cannot be reset: hence a connection error.
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} octets")
 
     def _on_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -526,10 +573,13 @@ class H2Connection:
         if stream_id == 0 or self._is_idle(stream_id):
             reason = f"RST_STREAM on idle stream {stream_id}"
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
-        self.guard.count_reset()
         stream = self.streams.get(stream_id)
         if stream is None:
+            if self._on_their_way.pop(stream_id, None) is None:
+                self.guard.count_reset()
             return
+        if not self._client:  # A server can reset no more streams than we open.
+            self.guard.count_reset()
         code = int.from_bytes(payload, "big")
         self._forget(stream)
         self._events.append(
@@ -549,9 +599,10 @@ class H2Connection:
             self._on_settings_ack(payload)
             return
         if len(payload) % 6:
-            raise ConnectionFault(
-                ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} octets"
-            )
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} octets")
+        if len(payload) > 6 * self._limits.settings:
+            reason = f"{len(payload) // 6} settings, {self._limits.settings} are allowed"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
         self.guard.count_idle("SETTINGS")
         self._settings_received = True
         before = self.remote.initial_window_size
@@ -619,9 +670,8 @@ class H2Connection:
             raise ConnectionFault(
                 ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} octets"
             )
+        self.guard.count_idle("WINDOW_UPDATE")
         increment = int.from_bytes(payload, "big") & LARGEST_WINDOW
-        if increment < TINY_WINDOW_UPDATE:
-            self.guard.count_idle("a tiny WINDOW_UPDATE")
         if stream_id == 0:
             self.send_window += _checked_increment(0, increment, self.send_window)
             self._events.append(WindowOpened(None))
@@ -646,6 +696,29 @@ def _checked_increment(stream_id: int, increment: int, window: int) -> int:
     if stream_id == 0:
         raise ConnectionFault(code, reason)
     raise StreamFault(stream_id, code, reason)
+
+
+def _data_fault(stream: H2Stream, *, end_stream: bool) -> tuple[ErrorCode, str] | None:
+    if stream.remote_closed:
+        return ErrorCode.STREAM_CLOSED, "DATA after END_STREAM"
+    if not stream.headers_received:
+        return ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS"
+    if stream.receive_window < 0:
+        return ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is full"
+    left = stream.length_left
+    if left is not None and (left < 0 or (end_stream and left)):
+        return ErrorCode.PROTOCOL_ERROR, "content-length and content differ"
+    return None
+
+
+class _OnTheirWay:
+    """What a peer that does not know yet of our RST_STREAM may send on that stream."""
+
+    __slots__ = ("header_sections", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.header_sections = 2
 
 
 class _PartialBlock:

@@ -5,6 +5,7 @@ Sans-I/O: no awaits here, and no connection state but the rest of an unfinished 
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -52,9 +53,13 @@ Frame = tuple[int, int, int, bytes]
 """Type, flags, stream identifier, payload."""
 
 
+# The length has three octets, which `struct` does not know: two and one.
+_HEADER = struct.Struct(">HBBBL")
+
+
 def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
     """The nine octets before a payload of `length` octets (section 4.1)."""
-    return ((length << 48) | (kind << 40) | (flags << 32) | stream_id).to_bytes(9, "big")
+    return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream_id)
 
 
 def settings_frame(values: Mapping[int, int]) -> bytes:
@@ -100,9 +105,7 @@ def header_block_frames(
     for start in range(max_frame_size, len(block), max_frame_size):
         part = block[start : start + max_frame_size]
         last = start + max_frame_size >= len(block)
-        frames.append(
-            frame_header(len(part), CONTINUATION, END_HEADERS if last else 0, stream_id)
-        )
+        frames.append(frame_header(len(part), CONTINUATION, END_HEADERS if last else 0, stream_id))
         frames.append(part)
     return b"".join(frames)
 
@@ -143,8 +146,8 @@ class FrameReader:
         position, end = 0, len(data)
         limit = self.max_frame_size
         while end - position >= FRAME_HEADER_SIZE:
-            head = int.from_bytes(data[position : position + FRAME_HEADER_SIZE], "big")
-            length = head >> 48
+            high, low, kind, flags, stream_id = _HEADER.unpack_from(data, position)
+            length = high << 8 | low
             if length > limit:
                 reason = f"a frame of {length} octets, {limit} are allowed"
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
@@ -154,12 +157,7 @@ class FrameReader:
                 self._keep(data, position, FRAME_HEADER_SIZE + length)
                 return
             position = stop
-            yield (
-                (head >> 40) & 0xFF,
-                (head >> 32) & 0xFF,
-                head & _STREAM_ID_MASK,
-                data[start:stop],
-            )
+            yield kind, flags, stream_id & _STREAM_ID_MASK, data[start:stop]
         if position < end:
             self._keep(data, position, FRAME_HEADER_SIZE)
 

@@ -1,5 +1,4 @@
-"""Header blocks: HPACK (RFC 7541) by the `hpack` library, with caches, and the rules of RFC 9113
-about what a header section may hold (sections 8.2 and 8.3).
+"""Header blocks by HPACK (RFC 7541), and what a header section may hold (RFC 9113, section 8).
 
 Sans-I/O: no awaits here.
 
@@ -23,8 +22,14 @@ if TYPE_CHECKING:
 
 Field = tuple[str, str]
 
+# What the caches hold at most: this many blocks, of that many octets each, encoded and decoded
+# (one octet of a block can stand for a field of thousands).
 _CACHED_BLOCKS = 256
 _CACHED_BLOCK_SIZE = 1024
+_CACHED_TEXT_SIZE = 4096
+
+_SIZE_UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f])+")
+_LONGEST_SIZE_UPDATES = 16
 _EMPTY_TABLE_UPDATE = b"\x20"
 
 _NAME = re.compile(r":?[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -81,9 +86,9 @@ class HeaderBlock:
         if not lengths:
             return None
         value = lengths.pop()
-        if lengths or not (value.isascii() and value.isdigit()):
+        if lengths or not value.isdecimal() or len(value) > 18:
             return "an invalid content-length"
-        self.content_length = int(value[:20])
+        self.content_length = int(value)
         return None
 
 
@@ -124,21 +129,23 @@ def _request_fault(pseudo: dict[str, str]) -> str | None:
 
 def _response_fault(pseudo: dict[str, str]) -> str | None:
     status = pseudo.get(":status", "")
-    if pseudo.keys() != _RESPONSE_PSEUDO or not (len(status) == 3 and status.isdigit()):
+    if pseudo.keys() != _RESPONSE_PSEUDO or not (len(status) == 3 and status.isdecimal()):
         return "a response without a valid :status alone"
+    if status == "101":
+        return "a switch of protocols, which HTTP/2 does not have"
     return None
 
 
 class _WatchedTable(HeaderTable):
-    """The decoding table, which counts its changes."""
+    """The decoding table, which counts what is added to it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.changes = 0
+        self.added = 0
 
     def add(self, name: bytes, value: bytes) -> None:
         if self.maxsize:  # An empty table that must stay empty does not change.
-            self.changes += 1
+            self.added += 1
             super().add(name, value)
 
 
@@ -170,8 +177,12 @@ class HeaderDecoder:
         cached = self._cache.get(block)
         if cached is not None:
             return cached
-        table = self._table
-        before = (table.changes, table.maxsize)
+        updates = _SIZE_UPDATES.match(block)
+        if updates is not None and updates.end() > _LONGEST_SIZE_UPDATES:
+            # A block needs two at most (RFC 7541, section 4.2), and could hold tens of thousands.
+            reason = f"{updates.end()} octets of updates of the header table's size"
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
+        added = self._table.added
         try:
             pairs = self._decoder.decode(block, raw=True)
         except OversizedHeaderListError as error:
@@ -184,9 +195,12 @@ class HeaderDecoder:
             reason = f"{len(fields)} header fields, {self._max_fields} are allowed"
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
         decoded = HeaderBlock(fields)
-        if (table.changes, table.maxsize) != before:
+        if updates is not None or self._table.added != added:
             self._cache.clear()
-        elif len(block) <= _CACHED_BLOCK_SIZE:
+        elif (
+            len(block) <= _CACHED_BLOCK_SIZE
+            and sum([len(name) + len(value) for name, value in fields]) <= _CACHED_TEXT_SIZE
+        ):
             if len(self._cache) >= _CACHED_BLOCKS:
                 self._cache.clear()
             self._cache[block] = decoded

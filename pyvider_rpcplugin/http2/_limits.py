@@ -11,7 +11,7 @@ from typing import final
 
 from ._errors import ConnectionFault, ErrorCode
 
-TINY_WINDOW_UPDATE = 64
+TINY_FRAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +24,38 @@ class Limits:
         header_fields: Fields of one header section.
         header_block_size: Octets of one encoded header block.
         continuation_frames: CONTINUATION frames of one header block.
-        idle_frames: Frames that move no call forward (PING, SETTINGS, empty DATA, PRIORITY, tiny
-            WINDOW_UPDATE, unknown types) between two refreshes, beyond one for each frame that
-            does.
-        resets: Streams that end early by the peer's doing between two refreshes (RFC 9113,
-            section 10.5; the attack is known as rapid reset).
+        settings: Entries of one SETTINGS frame.
+        idle_frames: Frames that move no call forward (PING, SETTINGS, WINDOW_UPDATE, empty DATA,
+            PRIORITY, unknown types, what comes for closed streams) between two refreshes, beyond
+            those that are due: see `FloodGuard`.
+        resets: Streams that end early by the peer's doing between two refreshes, beyond one for
+            each that ends well (RFC 9113, section 10.5; the attack is known as rapid reset).
     """
 
     header_list_size: int = 65_536
     header_fields: int = 512
     header_block_size: int = 65_536
     continuation_frames: int = 16
+    settings: int = 128
     idle_frames: int = 1000
-    resets: int = 2000
+    resets: int = 5000
 
 
 @final
 class FloodGuard:
-    """Counts a peer's frames that cost us work and bring no call forward."""
+    """Counts a peer's frames that cost us work and bring no call forward.
 
-    __slots__ = ("_limits", "idle", "resets")
+    A frame that does bring one forward pays for one that does not, and content that we send for
+    two: the peer gives its octets back to the stream and to the connection, and some peers do so
+    for every single frame. What was paid is kept, since their answers may come much later, but
+    not without bound: a long download must not entitle its receiver to a flood.
+    """
+
+    __slots__ = ("_floor", "_limits", "idle", "resets")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._floor = -100 * limits.idle_frames
         self.idle = 0
         self.resets = 0
 
@@ -57,13 +66,17 @@ class FloodGuard:
 
     def refresh(self) -> None:
         """Begin a new interval; call it about once a second while `counting`."""
-        self.idle = 0
+        self.idle = min(self.idle, 0)
         self.resets = 0
 
-    def useful(self) -> None:
-        """A frame that moves a call forward: it pays for one that does not."""
-        if self.idle > 0:
-            self.idle -= 1
+    def useful(self, worth: int = 1) -> None:
+        """A frame that moves a call forward: it pays for as many that do not."""
+        self.idle -= worth
+
+    def completed(self) -> None:
+        """A stream that ended well: it pays for one that does not."""
+        if self.resets > 0:
+            self.resets -= 1
 
     def count_idle(self, what: str) -> None:
         """One more frame that moves nothing.
@@ -71,7 +84,7 @@ class FloodGuard:
         Raises:
             ConnectionFault: That was one too many.
         """
-        self.idle += 1
+        self.idle = max(self.idle, self._floor) + 1
         if self.idle > self._limits.idle_frames:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM, f"too many frames that do nothing (now {what})"
