@@ -1,0 +1,357 @@
+"""One call's two directions on one HTTP/2 stream: what client and server side have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import lowlevel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin.http2 import ErrorCode
+
+from ._compression import ENCODINGS, MessageEncoding
+from ._messages import LARGEST_MESSAGE, MessageBuffer, MessageTooLarge, prefixed
+from .errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from grpclib.encoding.base import CodecBase
+
+    from pyvider_rpcplugin._tasks import Waiter
+    from pyvider_rpcplugin.http2 import H2Stream
+
+    from ._connection import RPCConnection
+    from ._metadata import Deadline
+
+# A task that never has to wait lets the others run at least this often.
+_BYTES_UNTIL_YIELD = 65_536
+_MESSAGES_UNTIL_YIELD = 100
+
+
+class MessageChannel:
+    """Messages out and in on one stream, under flow control, limits and a deadline.
+
+    At most one task may send and one receive at a time. The owner of the stream (client or server
+    side) feeds `on_data` and the like, and says by `failure` that the call has ended early.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_connection",
+        "_deadline",
+        "_messages_until_yield",
+        "_receiver",
+        "_sender",
+        "_stream",
+        "_unyielded",
+        "buffer",
+        "encoding_in",
+        "encoding_out",
+        "failure",
+        "unwanted",
+    )
+
+    def __init__(
+        self,
+        connection: RPCConnection,
+        stream: H2Stream,
+        codec: CodecBase,
+        deadline: Deadline | None,
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._codec = codec
+        self._deadline = deadline
+        self._receiver: Waiter | None = None
+        self._sender: Waiter | None = None
+        self._unyielded = 0
+        self._messages_until_yield = _MESSAGES_UNTIL_YIELD
+        self.buffer = MessageBuffer(connection.options.max_receive_message_size)
+        self.encoding_in: MessageEncoding | None = None
+        self.encoding_out: MessageEncoding | None = None
+        self.failure: Exception | None = None
+        self.unwanted = False  # the peer has said all and listens no more
+
+    # --- what the connection reports ---------------------------------------------------------
+
+    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Keep content for who receives; wake them once there is something to take."""
+        buffer = self.buffer
+        buffer.append(data)
+        if end_stream:
+            buffer.eof = True
+        receiver = self._receiver
+        if receiver is not None:
+            if buffer.ready:
+                receiver.wake()
+            else:
+                self._connection.h2.acknowledge(self._stream, buffer.credit_all())
+
+    def on_end(self) -> None:
+        """The peer will send nothing more."""
+        self.buffer.eof = True
+        self.wake_receiver()
+
+    def on_window(self) -> None:
+        """More may be sent."""
+        if self._sender is not None:
+            self._sender.wake()
+
+    def fail(self, error: Exception) -> None:
+        """End both directions: whoever waits, or comes later, gets `error`."""
+        if self.failure is None:
+            self.failure = error
+        self.wake_receiver()
+        self.on_window()
+
+    def wake_receiver(self) -> None:
+        """Let the receiving task look at the state again."""
+        if self._receiver is not None:
+            self._receiver.wake()
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    async def wait_received(self) -> None:
+        """Wait until something came in.
+
+        Raises:
+            DeadlineExceeded: The call's deadline passed first.
+            anyio.BusyResourceError: Another task receives already.
+        """
+        if self._receiver is not None:
+            action = "receiving from"
+            raise anyio.BusyResourceError(action)
+        self._receiver = waiter = self._connection.new_waiter()
+        self._rested()
+        early = self.buffer.credit_all()
+        if early:
+            self._acknowledge(early)
+        try:
+            await wait_until(waiter, self._deadline)
+        finally:
+            self._receiver = None
+
+    async def _wait_sendable(self) -> None:
+        if self._sender is not None:
+            action = "sending to"
+            raise anyio.BusyResourceError(action)
+        self._sender = waiter = self._connection.new_waiter()
+        self._rested()
+        try:
+            if self._connection.has_room:
+                await wait_until(waiter, self._deadline)
+            elif self._deadline is None:
+                await self._connection.wait_for_room(waiter)
+            else:
+                with anyio.CancelScope(deadline=self._deadline.at) as scope:
+                    await self._connection.wait_for_room(waiter)
+                if scope.cancelled_caught:
+                    raise DeadlineExceeded
+        finally:
+            self._sender = None
+
+    def _rested(self) -> None:
+        self._unyielded = 0
+        self._messages_until_yield = _MESSAGES_UNTIL_YIELD
+
+    async def _maybe_yield(self, size: int) -> None:
+        self._unyielded += size
+        self._messages_until_yield -= 1
+        if self._unyielded >= _BYTES_UNTIL_YIELD or self._messages_until_yield <= 0:
+            self._rested()
+            await lowlevel.checkpoint()
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    def take_message(self, message_type: Any) -> Any:
+        """The next message if it is here; None if it is not.
+
+        Raises:
+            GRPCError: It is too large, malformed, or cannot be decoded.
+        """
+        try:
+            taken = self.buffer.take()
+        except MessageTooLarge as error:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
+        if taken is None:
+            return None
+        compressed, data, credit = taken
+        if credit:
+            self._acknowledge(credit)
+        if compressed:
+            data = self._decompress(data)
+        try:
+            return self._codec.decode(data, message_type)
+        except GRPCError:
+            raise
+        except Exception as error:
+            msg = f"a message that is no {getattr(message_type, '__name__', message_type)}: {error}"
+            raise GRPCError(Status.INTERNAL, msg) from error
+
+    def _acknowledge(self, size: int) -> None:
+        h2 = self._connection.h2
+        before = h2.output_size
+        h2.acknowledge(self._stream, size)
+        if h2.output_size > before:
+            self._connection.flush()
+
+    def _decompress(self, data: bytes) -> bytes:
+        if self.encoding_in is None:
+            raise GRPCError(Status.INTERNAL, "a compressed message without a grpc-encoding")
+        limit = self._connection.options.max_receive_message_size
+        try:
+            return self.encoding_in.decompress(data, limit)
+        except OverflowError as error:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
+        except ValueError as error:
+            raise GRPCError(Status.INTERNAL, str(error)) from None
+
+    async def after_message(self) -> None:
+        """Let others run, now and then, when messages keep coming."""
+        self._messages_until_yield -= 1
+        if self._messages_until_yield <= 0:
+            self._rested()
+            await lowlevel.checkpoint()
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """`message` as it is sent."""
+        return encode_message(
+            message,
+            message_type,
+            self._codec,
+            self._connection.options.max_send_message_size,
+            self.encoding_out,
+        )
+
+    def send_now(self, data: bytes, *, end_stream: bool = False) -> bool:
+        """Send all of `data` if the windows and the buffer have room; say whether they had."""
+        connection = self._connection
+        h2 = connection.h2
+        if h2.sendable(self._stream) < len(data) or not connection.has_room:
+            return False
+        if self._sender is not None:
+            action = "sending to"
+            raise anyio.BusyResourceError(action)
+        h2.send_data(self._stream, data, end_stream=end_stream)
+        return True
+
+    async def send(self, data: bytes, *, end_stream: bool = False) -> None:
+        """Send `data`, as the peer's windows let us; nothing if it is `unwanted`.
+
+        Cancellation:
+            Where a part was sent, the stream is reset: the peer could not make sense of the rest.
+        """
+        if not self._sending_makes_sense():
+            return
+        if self.send_now(data, end_stream=end_stream):
+            self._connection.flush()
+            await self._maybe_yield(len(data))
+            return
+        view = memoryview(data)
+        connection = self._connection
+        try:
+            while True:
+                size = min(len(view), connection.h2.sendable(self._stream), _LARGEST_PART)
+                if connection.has_room and (size > 0 or not view):
+                    last = size == len(view)
+                    connection.h2.send_data(
+                        self._stream, view[:size], end_stream=end_stream and last
+                    )
+                    connection.flush()
+                    view = view[size:]
+                    if last:
+                        break
+                else:
+                    await self._wait_sendable()
+                    if not self._sending_makes_sense():
+                        return
+        except BaseException:
+            if len(view) < len(data):
+                self.reset(ErrorCode.CANCEL)
+            raise
+
+    def _sending_makes_sense(self) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        return not (self.unwanted or self._stream.closed)
+
+    def reset(self, code: ErrorCode) -> None:
+        """End the stream at once, and give back what was received and not taken."""
+        h2 = self._connection.h2
+        h2.reset_stream(self._stream, code)
+        self.release()
+        self._connection.flush()
+
+    def flush(self) -> None:
+        """See to it that what was queued is sent, without waiting."""
+        self._connection.flush()
+
+    def close(self) -> None:
+        """Nobody will use the call any more: end what has not ended by itself."""
+        self._stream.owner = None
+        if not self._stream.closed:
+            self.reset(ErrorCode.CANCEL)
+        else:
+            self.release()
+
+    def release(self) -> None:
+        """Give back what was received and not taken: nobody will."""
+        self.buffer.clear()
+        self._connection.h2.release(self._stream)
+
+
+_LARGEST_PART = 1 << 18
+
+
+async def wait_until(waiter: Waiter, deadline: Deadline | None) -> None:
+    """Wait to be woken.
+
+    Raises:
+        DeadlineExceeded: The deadline passed first.
+    """
+    if deadline is None:
+        await waiter.wait()
+        return
+    with anyio.CancelScope(deadline=deadline.at) as scope:
+        await waiter.wait()
+    if scope.cancelled_caught:
+        raise DeadlineExceeded
+
+
+def encode_message(
+    message: Any,
+    message_type: Any,
+    codec: CodecBase,
+    limit: int,
+    encoding: MessageEncoding | None,
+) -> bytes:
+    """One message, length-prefixed.
+
+    Raises:
+        GRPCError: RESOURCE_EXHAUSTED, it is larger than `limit` octets (-1: 4 GiB).
+    """
+    data = codec.encode(message, message_type)
+    if len(data) > (limit if limit >= 0 else LARGEST_MESSAGE):
+        msg = f"a message of {len(data)} octets, at most {limit} may be sent"
+        raise GRPCError(Status.RESOURCE_EXHAUSTED, msg)
+    if encoding is not None and data:
+        return prefixed(encoding.compress(data), compressed=True)
+    return prefixed(data)
+
+
+def encoding_named(name: str | None) -> MessageEncoding | None:
+    """The encoding a grpc-encoding field names; None for identity.
+
+    Raises:
+        GRPCError: UNIMPLEMENTED, we do not have it.
+    """
+    if name is None or name == "identity":
+        return None
+    try:
+        return ENCODINGS[name]
+    except KeyError:
+        msg = f"messages in the encoding {name[:40]!r}, which is not supported"
+        raise GRPCError(Status.UNIMPLEMENTED, msg) from None

@@ -1,0 +1,442 @@
+"""The client's side of a connection: `Channel`, with the interface of `grpclib.client.Channel`."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio import lowlevel
+from anyio.abc import TaskStatus
+from grpclib.const import Cardinality, Status
+from grpclib.events import (
+    _DispatchChannelEvents,  # the base of what `grpclib.events.listen` takes
+)
+from grpclib.exceptions import GRPCError
+from multidict import MultiDict
+
+from pyvider_rpcplugin import __version__
+from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
+from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.http2 import HeaderEncoder
+
+from ._call import encoding_named, wait_until
+from ._client_stream import ClientStream
+from ._codecs import content_type, default_codec, default_details_codec
+from ._compression import ACCEPTED
+from ._connection import RPCConnection
+from ._metadata import effective_deadline, encode_metadata, encode_timeout
+from ._options import RPCOptions
+from .errors import ConnectionLost, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from anyio.abc import ByteStream, TaskGroup
+    from grpclib.client import Channel as _Base
+    from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+    from grpclib.metadata import Deadline as GrpclibDeadline
+
+    from pyvider_rpcplugin.exception import PluginExit
+
+    from ._metadata import Deadline, MetadataLike, MetadataValue
+else:
+    _Base = object
+
+SendT = TypeVar("SendT")
+RecvT = TypeVar("RecvT")
+
+USER_AGENT = f"grpc-python-pyvider-rpcplugin/{__version__}"
+
+_CACHED_METHODS = 1024
+
+
+class ChannelEvents(_DispatchChannelEvents):
+    """grpclib's dispatcher, which also knows whether anybody listens."""
+
+    active = False
+
+    def add_listener(self, event_type: Any, callback: Any) -> None:
+        """Register a listener; `grpclib.events.listen` calls it."""
+        self.active = True
+        super().add_listener(event_type, callback)
+
+
+class _Pending:
+    """A call that waits for a connection."""
+
+    __slots__ = ("error", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.error: Exception | None = None
+
+
+class Channel(_Base):
+    """Calls to one endpoint, over one connection at a time that is made anew when it is lost.
+
+    Generated grpclib stubs take it as their channel. It does nothing until its owner runs `run`
+    in a task group, or enters `open_channel`.
+
+    Args:
+        connect: Opens a new connection to the endpoint; the channel closes it.
+        authority: The name that requests carry.
+        scheme: `http`, or `https` where the streams are encrypted.
+        codec: How messages are written; Protocol Buffers by default.
+        status_details_codec: How the details of an error are.
+        options: Limits and keepalive.
+        on_lost: Is awaited when a connection broke, before its calls fail. If it returns how the
+            endpoint's process ended, the endpoint is gone: this and every later call fails with
+            `ConnectionLost` that says so. If it returns None, later calls connect again.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[ByteStream]],
+        *,
+        authority: str = "localhost",
+        scheme: str = "http",
+        codec: CodecBase | None = None,
+        status_details_codec: StatusDetailsCodecBase | None = None,
+        options: RPCOptions | None = None,
+        on_lost: Callable[[], Awaitable[PluginExit | None]] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._own_details_codec = status_details_codec
+        self._on_lost = on_lost
+        self.codec = codec or default_codec()
+        self._default_codecs = codec is None
+        self.options = options or RPCOptions()
+        self.encoding = encoding_named(self.options.compression)
+        self.content_type = content_type(self.codec)
+        self.events = self.__dispatch__ = ChannelEvents()
+        self._encoder = HeaderEncoder()
+        self._blocks: dict[str, bytes] = {}
+        self._base_fields = (
+            (":method", "POST"),
+            (":scheme", scheme),
+            (":authority", authority),
+        )
+        self._extra_fields = self._make_extra_fields()
+        self._connections: set[RPCConnection] = set()
+        self._connection: RPCConnection | None = None
+        self._pending: deque[_Pending] = deque()
+        self._manager: Waiter | None = None
+        self._closed = False
+        self._gone: PluginExit | None = None
+        self._explaining = 0
+        self._running = False
+
+    def _make_extra_fields(self) -> tuple[tuple[str, str], ...]:
+        fields = [
+            ("te", "trailers"),
+            ("content-type", self.content_type),
+            ("user-agent", USER_AGENT),
+            ("grpc-accept-encoding", ACCEPTED),
+        ]
+        if self.encoding is not None:
+            fields.append(("grpc-encoding", self.encoding.name))
+        return tuple(fields)
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        elif self._gone is not None:
+            state = "gone"
+        else:
+            state = "idle" if self._connection is None else "connected"
+        return f"<Channel {state}>"
+
+    # --- calls -----------------------------------------------------------------------------
+
+    def request(
+        self,
+        name: str,
+        cardinality: Cardinality,
+        request_type: type[SendT],
+        reply_type: type[RecvT],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # grpclib's interface
+        deadline: GrpclibDeadline | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> ClientStream[SendT, RecvT]:
+        """Prepare a call; nothing is sent before its first method.
+
+        Args:
+            name: The full path, `/package.Service/Method`.
+            cardinality: Which directions are streamed.
+            request_type: The type of the messages sent.
+            reply_type: The type of the messages received.
+            timeout: Seconds that the call may take.
+            deadline: By when it must be complete. The earlier of the two counts, and the
+                deadline of the call that is being handled, where there is one.
+            metadata: What is sent with the request.
+        """
+        return ClientStream(
+            self,
+            name,
+            MultiDict(metadata) if metadata else None,
+            cardinality,
+            request_type,
+            reply_type,
+            effective_deadline(timeout, deadline),
+        )
+
+    def details_codec(self) -> StatusDetailsCodecBase | None:
+        """How the details of an error are decoded."""
+        if self._own_details_codec is None and self._default_codecs:
+            return default_details_codec()
+        return self._own_details_codec
+
+    def request_block(
+        self,
+        name: str,
+        deadline: Deadline | None,
+        metadata: MultiDict[MetadataValue] | None,
+    ) -> bytes:
+        """The encoded header section of a request. What is the same each time is kept.
+
+        Raises:
+            DeadlineExceeded: There is no time left.
+            ValueError, TypeError: The metadata cannot be sent.
+        """
+        block = self._blocks.get(name)
+        if block is None:
+            fields = (*self._base_fields, (":path", name), *self._extra_fields)
+            block = self._encoder.encode(fields)
+            if len(self._blocks) < _CACHED_METHODS:
+                self._blocks[name] = block
+        if deadline is not None:
+            remaining = deadline.time_remaining()
+            if remaining <= 0:
+                raise DeadlineExceeded
+            timeout = (("grpc-timeout", encode_timeout(remaining)),)
+            block += self._encoder.encode(timeout, huffman=False)
+        if metadata:
+            block += self._encoder.encode(encode_metadata(metadata), huffman=False)
+        return block
+
+    def connection_now(self) -> RPCConnection | None:
+        """The connection if a call can begin on it at once."""
+        connection = self._connection
+        if connection is not None and not self._pending and self._usable(connection):
+            return connection
+        return None
+
+    @staticmethod
+    def _usable(connection: RPCConnection) -> bool:
+        h2 = connection.h2
+        return not connection.draining and h2.accepts_requests and h2.can_open_stream()
+
+    async def wait_connection(self, deadline: Deadline | None) -> RPCConnection:
+        """Wait until a call can begin: for a connection, and for its turn on it.
+
+        Raises:
+            GRPCError: UNAVAILABLE, the channel is closed or cannot connect.
+            DeadlineExceeded: The deadline passed first.
+        """
+        pending: _Pending | None = None
+        try:
+            while True:
+                if self._gone is not None:
+                    raise self._gone_error()
+                if self._closed or not self._running:
+                    raise GRPCError(Status.UNAVAILABLE, "the channel is not open")
+                if pending is not None and pending.error is not None:
+                    cause = pending.error
+                    raise ConnectionLost(f"could not connect again: {cause}") from cause
+                first = not self._pending or self._pending[0] is pending
+                connection = self._connection
+                if connection is not None and first and self._usable(connection):
+                    return connection
+                if pending is None:
+                    pending = _Pending(waiter_factory()())
+                    self._pending.append(pending)
+                    self._wake_manager()
+                await wait_until(pending.waiter, deadline)
+        finally:
+            if pending is not None:
+                self._pending.remove(pending)
+                self._wake_first()
+
+    def stream_closed(self) -> None:
+        """A call has ended: another one may take its place."""
+        if self._pending:
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        if self._pending:
+            self._pending[0].waiter.wake()
+
+    def _wake_all(self, error: Exception | None = None) -> None:
+        for pending in self._pending:
+            pending.error = error
+            pending.waiter.wake()
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Connect, and keep calls supplied with a connection until `close` is called.
+
+        Once the first connection is up, `task_status` is started.
+
+        Raises:
+            TransportError: The first connection could not be made: what `connect` raised, or the
+                peer does not speak HTTP/2.
+
+        Cancellation:
+            Closes the connection; calls that are running end with CANCELLED.
+        """
+        self._manager = waiter_factory()()
+        try:
+            with unwrapped():
+                async with anyio.create_task_group() as tasks:
+                    self._running = True
+                    await self._establish(tasks)
+                    task_status.started()
+                    await self._manage(tasks)
+        finally:
+            self._running = False
+            self.close()
+
+    async def _manage(self, tasks: TaskGroup) -> None:
+        while not self._closed:
+            if self._pending and self._gone is None and self._needs_connection():
+                try:
+                    await self._establish(tasks)
+                except (TransportError, OSError) as error:
+                    self._wake_all(error)
+                    await lowlevel.checkpoint()
+                continue
+            await self._wait_manager()
+
+    def _needs_connection(self) -> bool:
+        if self._explaining:
+            return False
+        connection = self._connection
+        if connection is None:
+            return True
+        # A connection that broke is looked into first: there may be nothing to connect to.
+        return connection.lost is None and not (
+            connection.h2.accepts_requests and not connection.draining
+        )
+
+    async def _establish(self, tasks: TaskGroup) -> None:
+        """Make a new connection and wait until the peer has said that it speaks HTTP/2."""
+        stream = await self._connect()
+        if self._closed:
+            await anyio.aclose_forcefully(stream)
+            message = "the channel was closed while it connected"
+            raise TransportError(message)
+        connection = RPCConnection(stream, client_side=True, options=self.options)
+        connection.on_change = self._wake_manager
+        self._connections.add(connection)
+        tasks.start_soon(self._run_connection, connection, name="rpc connection")
+        timeout = self.options.settings_timeout
+        with anyio.move_on_after(timeout) as scope:
+            while not connection.ready and connection.lost is None:
+                await self._wait_manager()
+        if connection.lost is not None:
+            message = f"the connection was lost before HTTP/2 was set up: {connection.lost}"
+            hint = "The other side closed it; it may not speak gRPC, or expect TLS."
+            raise TransportError(message, hint) from connection.lost
+        if scope.cancelled_caught:
+            connection.close()
+            message = f"the other side accepted the connection and sent no HTTP/2 within {timeout:g} s"
+            raise TransportError(message, "Is it a gRPC server, and without TLS?")
+        self._connection = connection
+        self._wake_all()
+
+    async def _wait_manager(self) -> None:
+        if self._manager is not None:
+            await self._manager.wait()
+
+    def _wake_manager(self) -> None:
+        if self._manager is not None:
+            self._manager.wake()
+
+    async def _run_connection(self, connection: RPCConnection) -> None:
+        try:
+            await connection.run()
+        except BaseException:
+            self._fail(connection, _closed_error)
+            raise
+        finally:
+            self._connections.discard(connection)
+            if self._connection is connection:
+                self._connection = None
+        if self._closed:
+            return
+        # New calls wait meanwhile: the manager connects again only once it is known whether there
+        # is anything to connect to.
+        self._explaining += 1
+        try:
+            ended = None if self._on_lost is None else await self._on_lost()
+        finally:
+            self._explaining -= 1
+        if ended is None:
+            self._fail(connection, lambda: _lost_error(str(connection.lost), connection.lost))
+        else:
+            self.endpoint_ended(ended)
+            self._fail(connection, self._gone_error)
+        self._wake_manager()
+
+    def endpoint_ended(self, ended: PluginExit) -> None:
+        """Say that the process behind the endpoint has ended: no call will ever be answered.
+
+        Calls that wait for a connection fail at once, and so does every later one. Those that
+        are running learn it from their connection.
+        """
+        if self._gone is None:
+            self._gone = ended
+            self._wake_all()
+
+    def _gone_error(self) -> ConnectionLost:
+        reason = "has ended" if self._gone is None else self._gone.describe()
+        return ConnectionLost(f"the connection was lost: the plugin {reason}", self._gone)
+
+    def _fail(self, connection: RPCConnection, error: Callable[[], Exception]) -> None:
+        for stream in list(connection.h2.streams.values()):
+            owner: Any = stream.owner
+            if owner is not None:
+                owner.on_lost(error())  # An exception of its own each: they get tracebacks.
+
+    def close(self) -> None:
+        """End the channel: running calls end with CANCELLED, later ones with UNAVAILABLE.
+
+        Returns at once and may be called again; `run` returns once the connection is closed.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for connection in list(self._connections):
+            self._fail(connection, _closed_error)
+            connection.close()
+        self._wake_all()
+        self._wake_manager()
+
+
+def _lost_error(reason: str, cause: Exception | None) -> ConnectionLost:
+    error = ConnectionLost(f"the connection was lost: {reason}")
+    error.__cause__ = cause
+    return error
+
+
+def _closed_error() -> GRPCError:
+    return GRPCError(Status.CANCELLED, "the channel was closed")
+
+
+@asynccontextmanager
+async def open_channel(channel: Channel) -> AsyncIterator[Channel]:
+    """Run `channel` for the length of a block.
+
+    The block is inside a task group: leave it in the task that entered it.
+    """
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(channel.run)
+            try:
+                yield channel
+            finally:
+                channel.close()

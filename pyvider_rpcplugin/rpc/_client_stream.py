@@ -1,0 +1,535 @@
+"""The client's side of one call, with the methods and properties of `grpclib.client.Stream`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError, ProtocolError
+from multidict import MultiDict
+
+from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
+
+from ._call import MessageChannel, encode_message, encoding_named
+from ._codecs import subtype_of
+from ._metadata import MetadataValue, decode_metadata
+from ._status import (
+    DETAILS_KEY,
+    CallStatus,
+    status_from_http,
+    status_from_reset,
+    status_from_trailers,
+)
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from grpclib.client import Stream as _Base
+
+    from ._channel import Channel
+    from ._connection import Peer
+    from ._metadata import Deadline
+else:
+    _Base = Generic
+
+SendT = TypeVar("SendT")
+RecvT = TypeVar("RecvT")
+
+
+class _ResponseHead:
+    """What a response's header section says; kept with the block, so it is read once."""
+
+    __slots__ = ("encoding", "has_metadata", "status")
+
+    def __init__(self, block: HeaderBlock) -> None:
+        fields = dict(block.fields)
+        self.encoding = fields.get("grpc-encoding")
+        self.has_metadata = bool(decode_metadata(block.fields))
+        http_status = block.pseudo[":status"]
+        self.status: CallStatus | None = None
+        if "grpc-status" in fields:
+            return  # That says more than HTTP does.
+        if http_status != "200":
+            self.status = status_from_http(http_status)
+        elif subtype_of(fields.get("content-type", "")) is None:
+            said = fields.get("content-type", "none")[:100]
+            self.status = CallStatus(
+                Status.UNKNOWN, f"the response is none of gRPC's: its content-type is {said}"
+            )
+
+
+class _Trailers:
+    """What a trailer section says, likewise; details are decoded for each call."""
+
+    __slots__ = ("has_details", "has_metadata", "status")
+
+    def __init__(self, block: HeaderBlock) -> None:
+        self.has_metadata = bool(decode_metadata(block.fields))
+        self.has_details = any(name == DETAILS_KEY for name, _ in block.fields)
+        self.status = status_from_trailers(block.fields, None)
+
+
+def _response_head(block: HeaderBlock) -> _ResponseHead:
+    parsed = block.parsed
+    if not isinstance(parsed, _ResponseHead):
+        block.parsed = parsed = _ResponseHead(block)
+    return parsed
+
+
+def _trailers(block: HeaderBlock) -> _Trailers:
+    parsed = block.parsed
+    if not isinstance(parsed, _Trailers):
+        block.parsed = parsed = _Trailers(block)
+    return parsed
+
+
+class ClientStream(_Base[SendT, RecvT]):
+    """One call, used as `async with`.
+
+    Leaving the block waits for the end of the call and raises `GRPCError` if its status is not
+    OK. A call that is left before its end, by an exception, by cancellation, or because nobody
+    wants the rest of its stream, is reset at once, so that the server stops working on it.
+
+    Attributes:
+        initial_metadata: What came with the response headers; None before.
+        trailing_metadata: What came at the end; None before.
+        peer: Who answers; None before the request is sent.
+
+    Cancellation:
+        Every method may be cancelled; the call is then over, and no other call notices.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_cardinality",
+        "_channel",
+        "_deadline",
+        "_ended",
+        "_headers",
+        "_message_received",
+        "_message_sent",
+        "_messages",
+        "_metadata",
+        "_method_name",
+        "_recv_type",
+        "_send_type",
+        "_status",
+        "_trailer_block",
+        "initial_metadata",
+        "peer",
+        "trailing_metadata",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        method_name: str,
+        metadata: MultiDict[MetadataValue] | None,
+        cardinality: Cardinality,
+        send_type: type[SendT],
+        recv_type: type[RecvT],
+        deadline: Deadline | None,
+    ) -> None:
+        self._channel = channel
+        self._method_name = method_name
+        self._metadata = metadata
+        self._cardinality = cardinality
+        self._send_type = send_type
+        self._recv_type = recv_type
+        self._deadline = deadline
+        self._messages: MessageChannel | None = None
+        self._headers: HeaderBlock | None = None
+        self._trailer_block: HeaderBlock | None = None
+        self._status: CallStatus | None = None
+        self._message_sent = False
+        self._message_received = False
+        self._ended = False
+        self._cancelled = False
+        self.initial_metadata: MultiDict[MetadataValue] | None = None
+        self.trailing_metadata: MultiDict[MetadataValue] | None = None
+        self.peer: Peer | None = None
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """By when the call must be complete; None: whenever."""
+        return self._deadline
+
+    @property
+    def metadata(self) -> MultiDict[MetadataValue]:
+        """What is sent with the request."""
+        if self._metadata is None:
+            self._metadata = MultiDict()
+        return self._metadata
+
+    # --- what the connection reports ---------------------------------------------------------
+
+    def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:
+        """The response's header section came."""
+        self._headers = headers
+        if end_stream:
+            self._trailer_block = headers
+            self._finished()
+        else:
+            self._open_messages.wake_receiver()
+
+    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Content came."""
+        self._open_messages.on_data(data, end_stream=end_stream)
+
+    def on_trailers(self, headers: HeaderBlock) -> None:
+        """The trailer section came."""
+        self._trailer_block = headers
+        self._finished()
+
+    def on_reset(self, event: StreamReset) -> None:
+        """The stream ended early."""
+        if self._trailer_block is not None:
+            return  # The answer is complete: this only says that no more requests are wanted.
+        status = status_from_reset(event.code, event.reason)
+        self._open_messages.fail(GRPCError(*status))
+
+    def on_window(self) -> None:
+        """More may be sent."""
+        self._open_messages.on_window()
+
+    def on_lost(self, error: Exception) -> None:
+        """The connection is gone."""
+        if self._trailer_block is None:
+            self._open_messages.fail(error)
+
+    def _finished(self) -> None:
+        messages = self._open_messages
+        messages.unwanted = True  # who still sends learns that nobody listens any more
+        messages.on_window()
+        messages.on_end()
+
+    @property
+    def _open_messages(self) -> MessageChannel:
+        if self._messages is None:
+            msg = "Request was not sent yet"
+            raise ProtocolError(msg)
+        return self._messages
+
+    # --- sending -----------------------------------------------------------------------------
+
+    async def send_request(self, *, end: bool = False) -> None:
+        """Send the request's headers; `send_message` does it where it was not done.
+
+        Args:
+            end: Whether no message will follow (streamed requests only).
+
+        Raises:
+            GRPCError: UNAVAILABLE, there is no connection and none can be made.
+            DeadlineExceeded: The deadline passed before the call could begin.
+            ProtocolError: The method was called at the wrong time.
+        """
+        if end and not self._cardinality.client_streaming:
+            msg = "Unary request requires a message to be sent before ending outgoing stream"
+            raise ProtocolError(msg)
+        await self._begin(end=end)
+        self._ended = end
+        self._open_messages.flush()
+
+    async def _begin(self, *, end: bool = False) -> None:
+        """Open the stream; whoever calls it flushes, without an await in between."""
+        if self._messages is not None:
+            msg = "Request is already sent"
+            raise ProtocolError(msg)
+        channel = self._channel
+        if channel.events.active:
+            (metadata,) = await channel.events.send_request(
+                self.metadata,  # type: ignore[arg-type]  # grpclib has a NewType for it
+                method_name=self._method_name,
+                deadline=self._deadline,
+                content_type=channel.content_type,
+            )
+            self._metadata = metadata
+        connection = channel.connection_now() or await channel.wait_connection(self._deadline)
+        block = channel.request_block(self._method_name, self._deadline, self._metadata)
+        stream = connection.h2.send_request(block, end_stream=end)
+        stream.owner = self
+        messages = MessageChannel(connection, stream, channel.codec, self._deadline)
+        messages.encoding_out = channel.encoding
+        self._messages = messages
+        self.peer = connection.peer
+
+    async def send_message(self, message: SendT, *, end: bool = False) -> None:
+        """Send one message.
+
+        Args:
+            message: An instance of the method's request type.
+            end: Whether it is the last one. A unary request's always is.
+
+        Raises:
+            GRPCError: The call has failed already; or RESOURCE_EXHAUSTED, the message is too large.
+            DeadlineExceeded: The deadline passed.
+            ProtocolError: The method was called at the wrong time.
+        """
+        if not self._cardinality.client_streaming:
+            if self._message_sent:
+                msg = "Message was already sent"
+                raise ProtocolError(msg)
+            end = True
+        elif self._ended:
+            msg = "Stream is ended"
+            raise ProtocolError(msg)
+        channel = self._channel
+        if channel.events.active:
+            (message,) = await channel.events.send_message(message)
+        data = encode_message(
+            message,
+            self._send_type,
+            channel.codec,
+            channel.options.max_send_message_size,
+            channel.encoding,
+        )
+        if self._messages is None:
+            await self._begin()
+        await self._open_messages.send(data, end_stream=end)
+        if self._trailer_block is not None and self._cardinality.client_streaming:
+            # The server answered before it had heard everything. If it refused, that is the news.
+            self._finish_status().raise_for_error()
+        self._message_sent = True
+        self._ended = end
+
+    async def end(self) -> None:
+        """Say that no message will follow (streamed requests only).
+
+        Raises:
+            GRPCError: The call has failed already.
+            ProtocolError: The method was called at the wrong time.
+        """
+        messages = self._messages
+        if messages is None:
+            msg = "Request was not sent"
+            raise ProtocolError(msg)
+        if self._ended:
+            msg = "Stream was already ended"
+            raise ProtocolError(msg)
+        if not self._cardinality.client_streaming:
+            msg = "Unary request requires a single message to be sent"
+            raise ProtocolError(msg)
+        await messages.send(b"", end_stream=True)
+        self._ended = True
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def recv_initial_metadata(self) -> None:
+        """Wait for the response's headers; afterwards `initial_metadata` is there.
+
+        Raises:
+            GRPCError: The call has failed.
+            DeadlineExceeded: The deadline passed.
+            ProtocolError: The method was called at the wrong time.
+        """
+        if self.initial_metadata is not None:
+            msg = "Initial metadata was already received"
+            raise ProtocolError(msg)
+        messages = self._open_messages
+        while self._headers is None:
+            if messages.failure is not None:
+                raise messages.failure
+            await messages.wait_received()
+        await self._take_headers(self._headers)
+
+    async def _take_headers(self, block: HeaderBlock) -> None:
+        head = _response_head(block)
+        if head.status is not None:
+            self._status = head.status
+            self._open_messages.reset(ErrorCode.CANCEL)
+            head.status.raise_for_error()
+        metadata: MultiDict[MetadataValue] = MultiDict()
+        trailers_only = block is self._trailer_block
+        if head.has_metadata and not trailers_only:
+            metadata = decode_metadata(block.fields)
+        events = self._channel.events
+        if events.active:
+            (metadata,) = await events.recv_initial_metadata(metadata)  # type: ignore[arg-type]
+        self.initial_metadata = metadata
+        if trailers_only:
+            (await self._take_trailers()).raise_for_error()
+        elif head.encoding is not None:
+            self._open_messages.encoding_in = encoding_named(head.encoding)
+
+    async def recv_message(self) -> RecvT | None:
+        """The next message; None at the end of the stream.
+
+        Raises:
+            GRPCError: The call has failed. For a streamed response a status that is not OK is
+                raised by `recv_trailing_metadata`, or at the end of the block.
+            DeadlineExceeded: The deadline passed.
+        """
+        if self.initial_metadata is None:
+            await self.recv_initial_metadata()
+        messages = self._open_messages
+        while True:
+            try:
+                message = messages.take_message(self._recv_type)
+            except GRPCError as error:
+                self._give_up(CallStatus(error.status, error.message))
+                raise
+            if message is not None:
+                break
+            if messages.buffer.eof:
+                return await self._at_end()
+            if messages.failure is not None:
+                raise messages.failure
+            await messages.wait_received()
+        events = self._channel.events
+        if events.active:
+            (message,) = await events.recv_message(message)
+        self._message_received = True
+        await messages.after_message()
+        return message  # type: ignore[no-any-return]
+
+    def _give_up(self, status: CallStatus) -> None:
+        self._status = status
+        self._open_messages.reset(ErrorCode.CANCEL)
+
+    async def _at_end(self) -> None:
+        if self._open_messages.buffer.partial:
+            status = CallStatus(Status.INTERNAL, "the response ended in the middle of a message")
+            self._give_up(status)
+            status.raise_for_error()
+        if not self._cardinality.server_streaming and not self._message_received:
+            status = await self._take_trailers()
+            status.raise_for_error()
+            msg = "the server answered OK without the one message that the method returns"
+            raise GRPCError(Status.INTERNAL, msg)
+
+    async def recv_trailing_metadata(self) -> None:
+        """Wait for the end of the call; afterwards `trailing_metadata` is there.
+
+        Raises:
+            GRPCError: The status of the call is not OK.
+            DeadlineExceeded: The deadline passed.
+            ProtocolError: The method was called at the wrong time.
+        """
+        if not self._ended:
+            msg = "Outgoing stream was not ended"
+            raise ProtocolError(msg)
+        if self.initial_metadata is None:
+            msg = "Initial metadata was not received before waiting for trailing metadata"
+            raise ProtocolError(msg)
+        if self.trailing_metadata is not None:
+            msg = "Trailing metadata was already received"
+            raise ProtocolError(msg)
+        await self._wait_end()
+        (await self._take_trailers()).raise_for_error()
+
+    async def _wait_end(self) -> None:
+        messages = self._open_messages
+        while self._trailer_block is None and not messages.buffer.eof:
+            if messages.failure is not None:
+                raise messages.failure
+            await messages.wait_received()
+
+    async def _take_trailers(self) -> CallStatus:
+        """Make the status and the trailing metadata of what has come."""
+        if self.trailing_metadata is not None:
+            return self._finish_status()
+        status = self._finish_status()
+        block = self._trailer_block
+        metadata: MultiDict[MetadataValue] = MultiDict()
+        if block is not None and _trailers(block).has_metadata:
+            metadata = decode_metadata(block.fields)
+        events = self._channel.events
+        if events.active:
+            (metadata,) = await events.recv_trailing_metadata(
+                metadata,  # type: ignore[arg-type]
+                status=status.status,
+                status_message=status.message,
+                status_details=status.details,
+            )
+        self.trailing_metadata = metadata
+        return status
+
+    def _finish_status(self) -> CallStatus:
+        if self._status is None:
+            block = self._trailer_block
+            if block is None:
+                message = "the response ended without trailers"
+                self._status = CallStatus(Status.INTERNAL, message)
+            else:
+                trailers = _trailers(block)
+                self._status = trailers.status
+                if trailers.has_details:
+                    codec = self._channel.details_codec()
+                    self._status = status_from_trailers(block.fields, codec)
+        return self._status
+
+    def __aiter__(self) -> ClientStream[SendT, RecvT]:
+        return self
+
+    async def __anext__(self) -> RecvT:
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    # --- the block ---------------------------------------------------------------------------
+
+    async def cancel(self) -> None:
+        """End the call at once; the server is told.
+
+        Raises:
+            ProtocolError: The method was called at the wrong time.
+        """
+        messages = self._open_messages
+        if self._cancelled:
+            msg = "Stream was already cancelled"
+            raise ProtocolError(msg)
+        self._cancelled = True
+        messages.reset(ErrorCode.CANCEL)
+        messages.fail(GRPCError(Status.CANCELLED, "the call was cancelled"))
+
+    async def __aenter__(self) -> ClientStream[SendT, RecvT]:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        messages = self._messages
+        if messages is None:
+            return
+        try:
+            if exc_val is None and not self._cancelled and self._status is None:
+                await self._finish(messages)
+        finally:
+            messages.close()
+            self._channel.stream_closed()
+
+    async def _finish(self, messages: MessageChannel) -> None:
+        """Leave the block without an exception: see the call to its end, or give it up."""
+        if self._left_early(messages):
+            return
+        if not self._ended:
+            msg = "Outgoing stream was not ended"
+            raise ProtocolError(msg)
+        if self.initial_metadata is None:
+            await self.recv_initial_metadata()
+        if self.trailing_metadata is None:
+            while self._trailer_block is None and not messages.buffer.eof:
+                if messages.failure is not None:
+                    raise messages.failure
+                await messages.wait_received()
+                if messages.buffer.partial and self._cardinality.server_streaming:
+                    return
+            (await self._take_trailers()).raise_for_error()
+
+    def _left_early(self, messages: MessageChannel) -> bool:
+        """Whether the rest of a streamed response is not wanted."""
+        if not self._cardinality.server_streaming or self._trailer_block is not None:
+            return False
+        if messages.failure is not None:
+            return False
+        return (
+            messages.buffer.partial
+            or not self._ended
+            or (self._message_received and not self._cardinality.client_streaming)
+        )
+
+    def __repr__(self) -> str:
+        return f"<ClientStream {self._method_name}>"

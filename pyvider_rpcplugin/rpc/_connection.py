@@ -1,0 +1,404 @@
+"""One HTTP/2 connection on a byte stream: one task that reads, one that writes.
+
+All that a call does is a change of the state machine and of its output buffer, with no await
+between the two; then `flush` either sends at once, without waiting, or leaves it to the writing
+task. Nobody else touches the stream. So a call that is cancelled never tears a frame of another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+from anyio.abc import SocketAttribute
+
+from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
+from pyvider_rpcplugin.http2 import (
+    ConnectionFaulted,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    H2Connection,
+    H2Stream,
+    LocalSettings,
+    PingAcknowledged,
+    RequestReceived,
+    ResponseReceived,
+    SettingsReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowOpened,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import ByteStream
+
+    from pyvider_rpcplugin.http2 import HeaderBlock
+
+    from ._options import RPCOptions
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE_SIZE = 262_144
+# Senders wait while this much is unsent; what a peer makes us answer may grow to the second bound.
+_HIGH_WATER = 1 << 20
+_LARGEST_OUTPUT = 16 << 20
+_GUARD_INTERVAL = 1.0
+_LAST_WORDS_TIMEOUT = 1.0
+
+_connection_numbers = itertools.count(1)
+
+
+class StreamOwner(Protocol):
+    """What the connection tells the call that a stream belongs to. None of it may block."""
+
+    def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:
+        """The response's header section."""
+
+    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Content."""
+
+    def on_trailers(self, headers: HeaderBlock) -> None:
+        """The trailer section."""
+
+    def on_reset(self, event: StreamReset) -> None:
+        """The stream ended early."""
+
+    def on_window(self) -> None:
+        """More may be sent."""
+
+    def on_lost(self, error: Exception) -> None:
+        """The connection is gone."""
+
+
+class Peer:
+    """Who is at the other end of a connection, in grpclib's words."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def addr(self) -> Any:
+        """The peer's address: host and port, a path, or None."""
+        return self._stream.extra(SocketAttribute.remote_address, None)
+
+    def cert(self) -> dict[str, Any] | None:
+        """The peer's certificate as `ssl.SSLSocket.getpeercert` gives it; None without TLS."""
+        from anyio.streams.tls import TLSAttribute  # noqa: PLC0415 - loads ssl
+
+        return self._stream.extra(TLSAttribute.peer_certificate, None)  # type: ignore[return-value]
+
+
+class RPCConnection:
+    """The engine of one connection; `run` is its life.
+
+    Args:
+        stream: The byte stream; closed when `run` ends.
+        client_side: Which side this is.
+        options: What the owner was configured with.
+        accept: On a server, what to do with a new call.
+
+    Attributes:
+        h2: The state machine.
+        ready: The peer's SETTINGS have come.
+        draining: No new calls may be made: the peer is going away, or we are.
+        lost: Why the connection ended; None while it has not.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        client_side: bool,
+        options: RPCOptions,
+        accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None,
+    ) -> None:
+        self.h2 = H2Connection(
+            client_side=client_side,
+            settings=LocalSettings(max_concurrent_streams=options.max_concurrent_streams),
+        )
+        self.options = options
+        self.stream = stream
+        self.peer = Peer(stream)
+        self.new_waiter = waiter_factory()
+        self.number = next(_connection_numbers)
+        self.ready = False
+        self.draining = False
+        self.lost: Exception | None = None
+        self.on_change: Callable[[], None] | None = None
+        self._accept = accept
+        self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        self._may_send_now = True
+        self._unsent = b""
+        self._sending = False
+        self._closing = False
+        self._writer = self.new_waiter()
+        self._room_waiters: list[Waiter] = []
+        self._last_received = 0.0
+        self._ping_number = 0
+        self._pong = anyio.Event()
+        self._guard_since = 0.0
+        self._read_scope: anyio.CancelScope | None = None
+        self._unwritable = False
+
+    # --- its life --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read and write until the connection ends, by the peer, by `close`, or by cancellation.
+
+        Afterwards the stream is closed and `lost` says why. The streams' owners are not told:
+        that is for the caller, who may know more about the reason.
+        """
+        self.h2.initiate()
+        try:
+            with unwrapped():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write, name=f"rpc writer {self.number}")
+                    if self.options.keepalive_time > 0:
+                        tasks.start_soon(self._keep_alive, name=f"rpc keepalive {self.number}")
+                    self.flush()
+                    await self._read()
+                    await self._send_last_words()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._lose(ConnectionError("the connection was closed"))
+            self._changed()
+            with anyio.move_on_after(_LAST_WORDS_TIMEOUT, shield=True):
+                await self.stream.aclose()
+
+    def close(self) -> None:
+        """Take nothing more in; what is queued, and a GOAWAY, is still sent. Then `run` ends."""
+        if not self._closing:
+            self._closing = True
+            self.draining = True
+            self.h2.close()
+            self._lose(ConnectionError("the connection was closed"))
+            self.flush()
+            # The reader waits for the peer: closing the stream under it is what ends it.
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._read_scope is not None:
+            self._read_scope.cancel()
+
+    async def _read(self) -> None:
+        receive = self.stream.receive
+        h2, guard = self.h2, self.h2.guard
+        keepalive = self.options.keepalive_time > 0
+        with anyio.CancelScope() as self._read_scope:
+            while not self._closing:
+                try:
+                    data = await receive(_RECEIVE_SIZE)
+                except anyio.EndOfStream:
+                    self._lose(ConnectionError("the peer closed the connection"))
+                    return
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+                    broken = ConnectionError("the connection broke")
+                    broken.__cause__ = error
+                    self._lose(broken)
+                    return
+                if keepalive:
+                    self._last_received = anyio.current_time()
+                self._may_send_now = True
+                for event in h2.receive_data(data):
+                    _DISPATCH[type(event)](self, event)
+                if guard.counting:
+                    self._refresh_guard()
+                if h2.output_size:
+                    self.flush()
+                    if h2.output_size > _LARGEST_OUTPUT:
+                        self._lose(ConnectionError("the peer does not read what it asks for"))
+                        return
+                if self.lost is not None:
+                    return
+
+    def _refresh_guard(self) -> None:
+        now = anyio.current_time()
+        if now - self._guard_since >= _GUARD_INTERVAL:
+            self._guard_since = now
+            self.h2.guard.refresh()
+
+    async def _write(self) -> None:
+        while True:
+            if not self.h2.output_size and not self._unsent:
+                self._may_send_now = True
+                await self._writer.wait()
+                continue
+            data = self._unsent + self.h2.take_output() if self._unsent else self.h2.take_output()
+            self._unsent = b""
+            self._sending = True
+            try:
+                await self.stream.send(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                # The reader sees the same, and the peer's last frames before it.
+                self._unwritable = True
+                return
+            finally:
+                self._sending = False
+            if self._room_waiters and self.has_room:
+                waiters, self._room_waiters = self._room_waiters, []
+                for waiter in waiters:
+                    waiter.wake()
+
+    async def _send_last_words(self) -> None:
+        """Give the writer a moment for a GOAWAY and for what was queued before it."""
+        with anyio.move_on_after(_LAST_WORDS_TIMEOUT, shield=True):
+            while self._has_last_words:
+                waiter = self.new_waiter()
+                self._room_waiters.append(waiter)
+                self._writer.wake()
+                await waiter.wait()
+
+    @property
+    def _has_last_words(self) -> bool:
+        if self._unwritable or not (self._closing or self.h2.closed):
+            return False
+        return bool(self.h2.output_size or self._unsent or self._sending)
+
+    async def _keep_alive(self) -> None:
+        time, timeout = self.options.keepalive_time, self.options.keepalive_timeout
+        self._last_received = anyio.current_time()
+        while True:
+            await anyio.sleep_until(self._last_received + time)
+            if anyio.current_time() < self._last_received + time:
+                continue
+            self._ping_number += 1
+            self._pong = anyio.Event()
+            self.h2.ping(self._ping_number.to_bytes(8, "big"))
+            self.flush()
+            with anyio.move_on_after(timeout):
+                await self._pong.wait()
+                continue
+            self._lose(ConnectionError(f"the peer did not answer a PING within {timeout:g} s"))
+            self._stop_reading()
+            return
+
+    def _lose(self, error: Exception) -> None:
+        if self.lost is None:
+            self.lost = error
+            self.draining = True
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    # --- sending ---------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether little enough is unsent for more to be added."""
+        return self.h2.output_size + len(self._unsent) < _HIGH_WATER
+
+    async def wait_for_room(self, waiter: Waiter) -> None:
+        """Wait until `has_room` may be true."""
+        self._room_waiters.append(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            if waiter in self._room_waiters:
+                self._room_waiters.remove(waiter)
+
+    def flush(self) -> None:
+        """See to it that the output is sent, without waiting.
+
+        The first output after something was received goes out at once: that is the call or the
+        answer that somebody waits for. What follows before the loop gets to the writing task is
+        gathered there, and so is everything while many calls are in flight.
+        """
+        if (
+            self._may_send_now
+            and self._send_nowait is not None
+            and not self._sending
+            and not self._unsent
+            and len(self.h2.streams) <= _FEW_STREAMS
+        ):
+            self._may_send_now = False
+            data = self.h2.take_output()
+            try:
+                sent = self._send_nowait(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # the reader sees it too
+            if sent == len(data):
+                return
+            self._unsent = data[sent:]
+        self._writer.wake()
+
+    # --- events ----------------------------------------------------------------------------
+
+    def _on_request(self, event: RequestReceived) -> None:
+        if self._accept is not None:
+            self._accept(event.stream, event.headers, event.end_stream)
+
+    def _on_response(self, event: ResponseReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_headers(event.headers, end_stream=event.end_stream)
+
+    def _on_data(self, event: DataReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_data(event.data, end_stream=event.end_stream)
+        else:
+            self.h2.release(event.stream)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_trailers(event.headers)
+
+    def _on_reset(self, event: StreamReset) -> None:
+        owner: Any = event.stream.owner
+        if not event.by_peer:
+            logger.warning("rpc.stream.fault id=%d %s", event.stream.stream_id, event.reason)
+        if owner is not None:
+            owner.on_reset(event)
+
+    def _on_window(self, event: WindowOpened) -> None:
+        streams = self.h2.streams.values() if event.stream is None else (event.stream,)
+        for stream in streams:
+            owner: Any = stream.owner
+            if owner is not None:
+                owner.on_window()
+
+    def _on_settings(self, _event: SettingsReceived) -> None:
+        self.ready = True
+        self._changed()
+
+    def _on_ping_ack(self, event: PingAcknowledged) -> None:
+        if int.from_bytes(event.payload, "big") == self._ping_number:
+            self._pong.set()
+
+    def _on_goaway(self, event: GoAwayReceived) -> None:
+        logger.debug(
+            "rpc.connection.goaway code=%d last_stream=%d debug=%r",
+            event.code,
+            event.last_stream_id,
+            event.debug[:100],
+        )
+        self.draining = True
+        self._changed()
+
+    def _on_fault(self, event: ConnectionFaulted) -> None:
+        logger.warning("rpc.connection.fault peer=%s %s", self.peer.addr(), event.fault)
+        self._lose(ConnectionError(f"the peer broke the protocol: {event.fault.reason}"))
+
+
+_FEW_STREAMS = 2
+
+_DISPATCH: dict[type[Event], Callable[[RPCConnection, Any], None]] = {
+    RequestReceived: RPCConnection._on_request,  # noqa: SLF001  # the table belongs to the class
+    ResponseReceived: RPCConnection._on_response,  # noqa: SLF001
+    DataReceived: RPCConnection._on_data,  # noqa: SLF001
+    TrailersReceived: RPCConnection._on_trailers,  # noqa: SLF001
+    StreamReset: RPCConnection._on_reset,  # noqa: SLF001
+    WindowOpened: RPCConnection._on_window,  # noqa: SLF001
+    SettingsReceived: RPCConnection._on_settings,  # noqa: SLF001
+    PingAcknowledged: RPCConnection._on_ping_ack,  # noqa: SLF001
+    GoAwayReceived: RPCConnection._on_goaway,  # noqa: SLF001
+    ConnectionFaulted: RPCConnection._on_fault,  # noqa: SLF001
+}

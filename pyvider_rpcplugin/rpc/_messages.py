@@ -1,0 +1,147 @@
+"""Length-prefixed messages (gRPC over HTTP/2, "Length-Prefixed-Message").
+
+Sans-I/O: no awaits here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+PREFIX_SIZE = 5
+LARGEST_MESSAGE = 2**32 - 1
+
+
+def prefixed(message: bytes, *, compressed: bool = False) -> bytes:
+    """`message` with its five octets in front."""
+    return ((compressed << 32) | len(message)).to_bytes(PREFIX_SIZE, "big") + message
+
+
+class MessageTooLarge(Exception):
+    """A message whose prefix announces more than is taken."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"received a message of {size} octets, at most {limit} are taken")
+
+
+@final
+class MessageBuffer:
+    """Received octets of one direction of a call, cut into messages.
+
+    Octets stay here, and on the account of flow control, until somebody takes the message that
+    they belong to. Only while a task waits for a message that is still coming in are its octets
+    given back early, for otherwise a message larger than the window would never arrive.
+
+    Args:
+        limit: Octets of the largest message; -1: no limit.
+    """
+
+    __slots__ = ("_chunks", "_head", "_limit", "_need", "_position", "_size", "credited", "eof")
+
+    def __init__(self, limit: int) -> None:
+        self._head = b""  # The first chunk, read up to `_position`: one may hold many messages.
+        self._position = 0
+        self._chunks: deque[bytes] = deque()  # the chunks behind it
+        self._size = 0
+        self._need = PREFIX_SIZE
+        self._limit = limit
+        self.credited = 0  # octets at the front that were given back before they were taken
+        self.eof = False
+
+    def append(self, data: bytes) -> None:
+        """Add what came in."""
+        if not self._size:
+            self._head = data
+            self._position = 0
+        elif data:
+            self._chunks.append(data)
+        self._size += len(data)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something to say: a message, the end, or an error."""
+        if self.eof:
+            return True
+        if self._need == PREFIX_SIZE <= self._size:
+            length = self._next_length()
+            if 0 <= self._limit < length:
+                return True
+            self._need += length
+        return PREFIX_SIZE <= self._need <= self._size
+
+    def credit_all(self) -> int:
+        """Mark all that is here as given back; return how many octets were not yet."""
+        early = self._size - self.credited
+        self.credited = self._size
+        return early
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of a message is in here."""
+        return self._size > 0
+
+    def _next_length(self) -> int:
+        """The length in the next prefix, all of which is in."""
+        while len(self._head) - self._position < PREFIX_SIZE:
+            self._head = self._head[self._position :] + self._chunks.popleft()
+            self._position = 0
+        position = self._position
+        return int.from_bytes(self._head[position + 1 : position + PREFIX_SIZE], "big")
+
+    def take(self) -> tuple[bool, bytes, int] | None:
+        """The next message: whether it is compressed, its octets, and how many to give back.
+
+        None if it is not complete.
+
+        Raises:
+            MessageTooLarge: It is larger than the limit. No more can be taken.
+        """
+        if self._size < PREFIX_SIZE:
+            return None
+        length = self._next_length()
+        if 0 <= self._limit < length:
+            raise MessageTooLarge(length, self._limit)
+        size = PREFIX_SIZE + length
+        if self._size < size:
+            return None
+        head, start = self._head, self._position
+        compressed = head[start] != 0
+        if len(head) - start >= size:
+            message = head[start + PREFIX_SIZE : start + size]
+            self._position = start + size
+            if self._position == len(head) and self._chunks:
+                self._head = self._chunks.popleft()
+                self._position = 0
+        else:
+            message = self._join(size)
+        self._size -= size
+        self._need = PREFIX_SIZE
+        early = min(self.credited, size)
+        self.credited -= early
+        return compressed, message, size - early
+
+    def _join(self, size: int) -> bytes:
+        """Remove `size` octets, which are in more than one chunk; return all but the prefix."""
+        parts: list[bytes | memoryview] = [
+            memoryview(self._head)[self._position + PREFIX_SIZE :]
+        ]
+        size -= len(self._head) - self._position
+        self._head, self._position = b"", 0
+        while size:
+            chunk = self._chunks.popleft()
+            if len(chunk) > size:
+                parts.append(memoryview(chunk)[:size])
+                self._head, self._position = chunk, size
+                break
+            parts.append(chunk)
+            size -= len(chunk)
+        else:
+            if self._chunks:
+                self._head = self._chunks.popleft()
+        return b"".join(parts)
+
+    def clear(self) -> None:
+        """Forget everything; nobody will take it."""
+        self._chunks.clear()
+        self._head, self._position = b"", 0
+        self._size = self.credited = 0

@@ -1,0 +1,34 @@
+"""What a channel or a server may be told about its connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Compression = Literal["gzip", "deflate"]
+
+
+@dataclass(frozen=True, slots=True)
+class RPCOptions:
+    """Options of a `Channel` or a `Server`.
+
+    Attributes:
+        max_receive_message_size: Octets of the largest message that is taken (after
+            decompression); a larger one is RESOURCE_EXHAUSTED before it is buffered. -1: no limit.
+        max_send_message_size: The same for what we send.
+        max_concurrent_streams: Calls that a client may have in flight on one connection.
+        keepalive_time: Seconds of silence after which a connection is probed with PING; 0: never.
+            grpc-go servers close connections that are probed more often than every five minutes.
+        keepalive_timeout: Seconds within which the probe must be answered.
+        settings_timeout: Seconds within which a new connection's peer must send its SETTINGS.
+        compression: What messages are compressed with; None: they are not. A server compresses
+            only for clients that accept it.
+    """
+
+    max_receive_message_size: int = 268_435_456
+    max_send_message_size: int = -1
+    max_concurrent_streams: int = 1000
+    keepalive_time: float = 0.0
+    keepalive_timeout: float = 20.0
+    settings_timeout: float = 30.0
+    compression: Compression | None = None

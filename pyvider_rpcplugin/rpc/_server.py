@@ -1,0 +1,387 @@
+"""The server's side: `Server` takes connections from a listener and runs handlers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+from grpclib.const import Handler, Status
+from grpclib.events import (
+    _DispatchServerEvents,  # the base of what `grpclib.events.listen` takes
+)
+from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin._tasks import unwrapped
+from pyvider_rpcplugin.exception import ProtocolError
+from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
+
+from ._call import encoding_named
+from ._codecs import content_type, default_codec, default_details_codec
+from ._compression import ACCEPTED
+from ._connection import RPCConnection
+from ._metadata import Deadline, current_deadline
+from ._options import RPCOptions
+from ._request import Refusal, request_head
+from ._server_stream import ServerStream
+from ._status import CallStatus, status_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anyio.abc import ByteStream, Listener, TaskGroup
+    from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+
+    from pyvider_rpcplugin.http2 import Field, H2Stream
+
+    from ._compression import MessageEncoding
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_MESSAGE = 1000
+_CANCEL_TIMEOUT = 5.0
+
+
+class Servable(Protocol):
+    """What can be served: grpclib's generated bases, and whatever has the same method."""
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """The handlers by their methods' full paths."""
+
+
+class ServerEvents(_DispatchServerEvents):
+    """grpclib's dispatcher, which also knows whether anybody listens."""
+
+    active = False
+
+    def add_listener(self, event_type: Any, callback: Any) -> None:
+        """Register a listener; `grpclib.events.listen` calls it."""
+        self.active = True
+        super().add_listener(event_type, callback)
+
+
+class Server:
+    """Serves handlers on any number of connections.
+
+    Args:
+        handlers: What to serve; more may be added until `serve`.
+        codec: How messages are written; Protocol Buffers by default.
+        status_details_codec: How the details of an error are.
+        options: Limits and keepalive.
+
+    Attributes:
+        methods: The handlers by their methods' full paths.
+    """
+
+    def __init__(
+        self,
+        handlers: Iterable[Servable] = (),
+        *,
+        codec: CodecBase | None = None,
+        status_details_codec: StatusDetailsCodecBase | None = None,
+        options: RPCOptions | None = None,
+    ) -> None:
+        self.methods: dict[str, Handler] = {}
+        self.codec = codec or default_codec()
+        self._default_codecs = codec is None
+        self._own_details_codec = status_details_codec
+        self.options = options or RPCOptions()
+        self.encoding = encoding_named(self.options.compression)
+        self.events = self.__dispatch__ = ServerEvents()
+        self._encoder = HeaderEncoder()
+        self._content_type = content_type(self.codec)
+        self._subtype = self.codec.__content_subtype__
+        self._blocks: dict[object, bytes] = {}
+        self._connections: set[_ServerConnection] = set()
+        self._accepting: anyio.CancelScope | None = None
+        self._stopping = False
+        for handler in handlers:
+            self.add_service(handler)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The full names of the services, sorted."""
+        return tuple(sorted({path.split("/")[1] for path in self.methods}))
+
+    def add_service(self, handler: Servable) -> None:
+        """Serve the methods of `handler`.
+
+        Raises:
+            ProtocolError: It has no `__mapping__`, or one of its methods is served already.
+        """
+        mapping = getattr(handler, "__mapping__", None)
+        if mapping is None:
+            kind = type(handler).__name__
+            message = f"{kind} cannot be served: it has no __mapping__ method"
+            hint = "Derive the handler from the *Base class that grpclib generated."
+            raise ProtocolError(message, hint)
+        methods: dict[str, Handler] = mapping()
+        twice = sorted(self.methods.keys() & methods.keys())
+        if twice:
+            message = f"the method {twice[0]} is served already, by another handler"
+            raise ProtocolError(message)
+        self.methods.update(methods)
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def serve(
+        self,
+        listener: Listener[ByteStream],
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections and handle their calls until `stop`; the listener stays open.
+
+        Cancellation:
+            Ends all calls at once.
+        """
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                with anyio.CancelScope() as self._accepting:
+                    if self._stopping:
+                        return
+                    task_status.started()
+                    # Whoever closes the listener stops the accepting, and nothing else.
+                    with contextlib.suppress(anyio.ClosedResourceError):
+                        await listener.serve(self.serve_stream, tasks)
+
+    async def serve_stream(self, stream: ByteStream) -> None:
+        """Handle the calls of one connection until it ends; then the stream is closed."""
+        connection = _ServerConnection(self, stream)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        except Exception:  # boundary: one connection must not end the others
+            logger.exception("rpc.connection.failed")
+        finally:
+            self._connections.discard(connection)
+
+    async def stop(self, grace: float) -> None:
+        """Stop: accept nothing more, let running calls finish, then end them with CANCELLED.
+
+        Args:
+            grace: Seconds that running calls get.
+
+        Cancellation:
+            Ends the running calls at once; they still get CANCELLED.
+        """
+        self._stopping = True
+        if self._accepting is not None:
+            self._accepting.cancel()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.drain()
+        try:
+            with anyio.move_on_after(grace):
+                for connection in connections:
+                    await connection.idle.wait()
+        finally:
+            for connection in connections:
+                connection.cancel_calls()
+            with anyio.move_on_after(_CANCEL_TIMEOUT, shield=True) as scope:
+                for connection in connections:
+                    await connection.ended.wait()
+            if scope.cancelled_caught:
+                logger.warning("rpc.server.stop: handlers did not end within %g s", _CANCEL_TIMEOUT)
+                for connection in connections:
+                    connection.abandon()
+
+    # --- header blocks -----------------------------------------------------------------------
+
+    def details_codec(self) -> StatusDetailsCodecBase | None:
+        """How the details of an error are encoded."""
+        if self._own_details_codec is None and self._default_codecs:
+            return default_details_codec()
+        return self._own_details_codec
+
+    def response_block(
+        self, encoding: MessageEncoding | None, fields: Sequence[Field]
+    ) -> bytes:
+        """The header section of a response."""
+        block = self._blocks.get(encoding)
+        if block is None:
+            head = [(":status", "200"), ("content-type", self._content_type)]
+            if encoding is not None:
+                head.append(("grpc-encoding", encoding.name))
+            block = self._blocks[encoding] = self._encoder.encode(head)
+        if fields:
+            block += self._encoder.encode(fields, huffman=False)
+        return block
+
+    def trailer_block(
+        self, status: CallStatus, fields: Sequence[Field], *, with_headers: bool
+    ) -> bytes:
+        """The trailer section; with the response's headers, where none were sent."""
+        if status.message is None and status.details is None:
+            key = (status.status, with_headers)
+            block = self._blocks.get(key)
+            if block is None:
+                block = self._blocks[key] = self._make_trailers(status, with_headers=with_headers)
+        else:
+            block = self._make_trailers(status, with_headers=with_headers)
+        if fields:
+            block += self._encoder.encode(fields, huffman=False)
+        return block
+
+    def _make_trailers(self, status: CallStatus, *, with_headers: bool) -> bytes:
+        codec = None if status.details is None else self.details_codec()
+        trailers = self._encoder.encode(status_fields(status, codec))
+        return self.response_block(None, ()) + trailers if with_headers else trailers
+
+    def refusal_block(self, refusal: Refusal) -> bytes:
+        """The whole answer to a request that no handler gets."""
+        head = [
+            (":status", refusal.http_status),
+            ("content-type", self._content_type),
+            ("grpc-accept-encoding", ACCEPTED),
+        ]
+        return self._encoder.encode([*head, *status_fields(refusal.status, None)])
+
+
+class _ServerConnection:
+    """One connection and the calls on it."""
+
+    def __init__(self, server: Server, stream: ByteStream) -> None:
+        self._server = server
+        self._connection = RPCConnection(
+            stream, client_side=False, options=server.options, accept=self._accept
+        )
+        self._calls: set[ServerStream[Any, Any]] = set()
+        self._tasks: TaskGroup | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._draining = False
+        self.idle = anyio.Event()
+        self.ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Live as long as the connection, and as its handlers take to notice that it is gone."""
+        try:
+            with unwrapped(), anyio.CancelScope() as self._scope:
+                async with anyio.create_task_group() as self._tasks:
+                    try:
+                        await self._connection.run()
+                    finally:
+                        # Whoever called is gone.
+                        for call in list(self._calls):
+                            call.on_lost(self._connection.lost or ConnectionError())
+        finally:
+            self._tasks = None
+            self.idle.set()
+            self.ended.set()
+
+    def drain(self) -> None:
+        """Take no more calls; close once the running ones have ended."""
+        self._draining = True
+        self._connection.h2.go_away()
+        self._connection.flush()
+        self._close_if_idle()
+
+    def cancel_calls(self) -> None:
+        """End the running calls with CANCELLED, then the connection."""
+        for call in list(self._calls):
+            call.cancel_handler(CallStatus(Status.CANCELLED, "the server is stopping"))
+        self._draining = True
+        self._close_if_idle()
+
+    def abandon(self) -> None:
+        """Give up a connection whose handlers do not end."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _close_if_idle(self) -> None:
+        if self._draining and not self._calls:
+            self.idle.set()
+            self._connection.close()
+
+    def _accept(self, stream: H2Stream, block: HeaderBlock, _end_stream: bool) -> None:  # noqa: FBT001
+        head = request_head(block)
+        server = self._server
+        refusal = head.refusal
+        handler = server.methods.get(head.path)
+        if refusal is None:
+            if self._draining:
+                refusal = Refusal(CallStatus(Status.UNAVAILABLE, "the server is stopping"))
+            elif handler is None:
+                message = f"there is no method {head.path[:200]}"
+                refusal = Refusal(CallStatus(Status.UNIMPLEMENTED, message))
+            elif head.subtype != server.codec.__content_subtype__:
+                message = f"messages in the format {head.subtype!r}, which is not served"
+                refusal = Refusal(CallStatus(Status.UNKNOWN, message), "415")
+        if refusal is not None or handler is None or self._tasks is None:
+            self._refuse(stream, refusal)
+            return
+        deadline = None if head.timeout is None else Deadline.from_timeout(head.timeout)
+        call = ServerStream[Any, Any](server, self._connection, stream, head, handler, deadline)
+        self._calls.add(call)
+        self._tasks.start_soon(self._run_call, call, handler, name=head.path)
+
+    def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            h2 = self._connection.h2
+            h2.send_headers(stream, self._server.refusal_block(refusal), end_stream=True)
+            if not stream.closed:
+                h2.reset_stream(stream, ErrorCode.NO_ERROR)
+
+    async def _run_call(self, call: ServerStream[Any, Any], handler: Handler) -> None:
+        """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
+        deadline = call.deadline
+        status: CallStatus | None = None
+        try:
+            with anyio.CancelScope(
+                deadline=math.inf if deadline is None else deadline.at
+            ) as call.scope:
+                if call.cancel_status is not None:
+                    call.scope.cancel()
+                if deadline is not None:
+                    current_deadline.set(deadline)
+                status = await self._status_of(call, handler)
+                if self._server.events.active:
+                    await call.finish(status)
+            if status is None or call.scope.cancelled_caught:
+                status = call.cancel_status or CallStatus(
+                    Status.DEADLINE_EXCEEDED, "the deadline of the call has passed"
+                )
+            call.finish_now(status)
+        finally:
+            call.scope = None
+            call.close()
+            self._calls.discard(call)
+            if self._draining:
+                self._close_if_idle()
+
+    async def _status_of(self, call: ServerStream[Any, Any], handler: Handler) -> CallStatus:
+        """Run the handler, and make its return or exception a status."""
+        try:
+            func = handler.func
+            events = self._server.events
+            if events.active:
+                metadata: Any = call.metadata
+                peer: Any = call.peer
+                call.metadata, func = await events.recv_request(
+                    metadata,
+                    func,
+                    method_name=call.head.path,
+                    deadline=call.deadline,
+                    content_type=f"application/grpc+{call.head.subtype}",
+                    user_agent=call.user_agent,
+                    peer=peer,
+                )
+            await func(call)
+        except GRPCError as error:
+            return CallStatus(error.status, error.message, error.details)
+        except Exception as error:  # boundary: an exception of a handler becomes a status
+            return _status_of_exception(call, error)
+        return call.completion()
+
+
+def _status_of_exception(call: ServerStream[Any, Any], error: Exception) -> CallStatus:
+    lone: BaseException = error
+    while isinstance(lone, BaseExceptionGroup) and len(lone.exceptions) == 1:
+        lone = lone.exceptions[0]  # A handler with a task group of its own.
+    if isinstance(lone, GRPCError):
+        return CallStatus(lone.status, lone.message, lone.details)
+    logger.error("rpc.handler.failed method=%s", call.head.path, exc_info=error)
+    return CallStatus(Status.UNKNOWN, f"{type(lone).__name__}: {lone}"[:_LONGEST_MESSAGE])

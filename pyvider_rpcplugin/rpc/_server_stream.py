@@ -1,0 +1,346 @@
+"""The server's side of one call, with the methods and properties of `grpclib.server.Stream`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from grpclib.const import Handler, Status
+from grpclib.exceptions import GRPCError, ProtocolError
+from multidict import MultiDict
+
+from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
+
+from ._call import MessageChannel
+from ._compression import ENCODINGS
+from ._metadata import MetadataLike, MetadataValue, encode_metadata
+from ._status import OK, CallStatus
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from grpclib.server import Stream as _Base
+
+    from pyvider_rpcplugin.http2 import Field, H2Stream
+
+    from ._connection import Peer, RPCConnection
+    from ._metadata import Deadline
+    from ._request import RequestHead
+    from ._server import Server
+else:
+    _Base = Generic
+
+RecvT = TypeVar("RecvT")
+SendT = TypeVar("SendT")
+
+
+class ServerStream(_Base[RecvT, SendT]):
+    """One call as its handler sees it.
+
+    Attributes:
+        deadline: By when the client wants the call to be complete; None: whenever.
+        metadata: What came with the request.
+        user_agent: How the client calls itself.
+        peer: Who calls.
+
+    Cancellation:
+        The handler is cancelled when the client gives the call up, when the deadline passes, and
+        when the server stops and its grace is over.
+    """
+
+    __slots__ = (
+        "_cardinality",
+        "_connection",
+        "_handler",
+        "_initial_metadata_sent",
+        "_message_received",
+        "_message_sent",
+        "_messages",
+        "_server",
+        "_stream",
+        "_trailers_sent",
+        "cancel_status",
+        "deadline",
+        "head",
+        "metadata",
+        "peer",
+        "scope",
+        "user_agent",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        connection: RPCConnection,
+        stream: H2Stream,
+        head: RequestHead,
+        handler: Handler,
+        deadline: Deadline | None,
+    ) -> None:
+        self._server = server
+        self._connection = connection
+        self._stream = stream
+        self._handler = handler
+        self._cardinality = handler.cardinality
+        self._messages = MessageChannel(connection, stream, server.codec, deadline=None)
+        self._messages.encoding_in = head.encoding
+        self._messages.buffer.eof = stream.remote_closed
+        self._initial_metadata_sent = False
+        self._message_sent = False
+        self._message_received = False
+        self._trailers_sent = False
+        self.head = head
+        self.deadline = deadline
+        self.metadata: MultiDict[MetadataValue] = head.metadata()
+        self.user_agent: str | None = head.user_agent
+        self.peer: Peer = connection.peer
+        self.scope: anyio.CancelScope | None = None
+        self.cancel_status: CallStatus | None = None
+        stream.owner = self
+        encoding = server.encoding
+        if encoding is not None and encoding.name in head.accepted_encodings:
+            self._messages.encoding_out = encoding
+
+    # --- what the connection reports ---------------------------------------------------------
+
+    def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:
+        """Never happens on a server."""
+
+    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+        """Content came."""
+        self._messages.on_data(data, end_stream=end_stream)
+
+    def on_trailers(self, headers: HeaderBlock) -> None:  # noqa: ARG002  # gRPC gives them no meaning
+        """The client ended the stream with trailers."""
+        self._messages.on_end()
+
+    def on_reset(self, event: StreamReset) -> None:
+        """The client gave the call up."""
+        self._end_early(CallStatus(Status.CANCELLED, event.reason))
+
+    def on_window(self) -> None:
+        """More may be sent."""
+        self._messages.on_window()
+
+    def on_lost(self, error: Exception) -> None:
+        """The connection is gone."""
+        self._end_early(CallStatus(Status.CANCELLED, str(error)))
+
+    def _end_early(self, status: CallStatus) -> None:
+        self._messages.fail(GRPCError(status.status, status.message))
+        self.cancel_handler(status)
+
+    def cancel_handler(self, status: CallStatus) -> None:
+        """Cancel the handler; `status` is what the client is told, if it can be."""
+        if self.cancel_status is None:
+            self.cancel_status = status
+        if self.scope is not None:
+            self.scope.cancel(status.message)
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def recv_message(self) -> RecvT | None:
+        """The next message; None once the client has ended its stream.
+
+        Raises:
+            GRPCError: The message is too large or malformed; let it pass, and the client gets it
+                as the status of the call.
+        """
+        messages = self._messages
+        while True:
+            message = messages.take_message(self._handler.request_type)
+            if message is not None:
+                break
+            if messages.buffer.eof:
+                return self._at_end()
+            if messages.failure is not None:
+                raise messages.failure
+            await messages.wait_received()
+        events = self._server.events
+        if events.active:
+            (message,) = await events.recv_message(message)
+        self._message_received = True
+        await messages.after_message()
+        return message  # type: ignore[no-any-return]
+
+    def _at_end(self) -> None:
+        if self._messages.buffer.partial:
+            raise GRPCError(Status.INTERNAL, "the request ended in the middle of a message")
+        if not self._cardinality.client_streaming and not self._message_received:
+            raise GRPCError(
+                Status.INTERNAL, "the request ended without the one message that it must have"
+            )
+
+    def __aiter__(self) -> ServerStream[RecvT, SendT]:
+        return self
+
+    async def __anext__(self) -> RecvT:
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def set_compression(self, name: str | None) -> None:
+        """Compress the messages of this call with `name`, or not at all with None.
+
+        It takes effect where the client accepts it, and must be said before the first message.
+
+        Raises:
+            ValueError: There is no such encoding.
+            ProtocolError: The response's headers have been sent already.
+        """
+        if name is not None and name not in ENCODINGS:
+            msg = f"unknown encoding {name!r}: gzip and deflate are there"
+            raise ValueError(msg)
+        if self._initial_metadata_sent:
+            msg = "Initial metadata was already sent"
+            raise ProtocolError(msg)
+        accepted = name is not None and name in self.head.accepted_encodings
+        self._messages.encoding_out = ENCODINGS[name] if name is not None and accepted else None
+
+    async def send_initial_metadata(self, *, metadata: MetadataLike | None = None) -> None:
+        """Send the response's headers at once; `send_message` does it where it was not done.
+
+        Raises:
+            ProtocolError: They have been sent already.
+            ValueError, TypeError: The metadata cannot be sent.
+        """
+        await self._begin(metadata)
+        self._connection.flush()
+
+    async def _begin(self, metadata: MetadataLike | None) -> None:
+        if self._initial_metadata_sent or self._trailers_sent:
+            msg = "Initial metadata was already sent"
+            raise ProtocolError(msg)
+        events = self._server.events
+        if events.active:
+            values: Any = MultiDict(metadata or ())
+            (metadata,) = await events.send_initial_metadata(values)
+        fields = encode_metadata(metadata) if metadata else ()
+        if not self._stream.closed:
+            block = self._server.response_block(self._messages.encoding_out, fields)
+            self._connection.h2.send_headers(self._stream, block)
+        self._initial_metadata_sent = True
+
+    async def send_message(self, message: SendT) -> None:
+        """Send one message. A unary response's leaves together with the trailers.
+
+        Raises:
+            GRPCError: RESOURCE_EXHAUSTED, it is too large; CANCELLED, the client is gone.
+            ProtocolError: The method was called at the wrong time.
+        """
+        streaming = self._cardinality.server_streaming
+        if self._message_sent and not streaming:
+            msg = "Message was already sent"
+            raise ProtocolError(msg)
+        if self._trailers_sent:
+            msg = "Trailing metadata was already sent"
+            raise ProtocolError(msg)
+        events = self._server.events
+        if events.active:
+            (message,) = await events.send_message(message)
+        messages = self._messages
+        data = messages.encode(message, self._handler.reply_type)
+        if not self._initial_metadata_sent:
+            await self._begin(None)
+        if streaming or not messages.send_now(data):
+            await messages.send(data)
+        self._message_sent = True
+
+    async def send_trailing_metadata(
+        self,
+        *,
+        status: Status = Status.OK,
+        status_message: str | None = None,
+        status_details: Any = None,
+        metadata: MetadataLike | None = None,
+    ) -> None:
+        """End the call with a status; done after the handler where it did not do it.
+
+        Raises:
+            ProtocolError: The method was called at the wrong time.
+            ValueError, TypeError: The metadata cannot be sent.
+        """
+        if self._trailers_sent:
+            msg = "Trailing metadata was already sent"
+            raise ProtocolError(msg)
+        if self._lacks_message and status is Status.OK:
+            msg = "Unary response with OK status requires a single message to be sent"
+            raise ProtocolError(msg)
+        await self.finish(CallStatus(status, status_message, status_details), metadata)
+
+    @property
+    def _lacks_message(self) -> bool:
+        return not self._cardinality.server_streaming and not self._message_sent
+
+    async def finish(self, status: CallStatus, metadata: MetadataLike | None = None) -> None:
+        """Send the trailers, unless they have been sent or nobody would get them."""
+        if self._trailers_sent:
+            return
+        events = self._server.events
+        if events.active:
+            values: Any = MultiDict(metadata or ())
+            (metadata,) = await events.send_trailing_metadata(
+                values,
+                status=status.status,
+                status_message=status.message,
+                status_details=status.details,
+            )
+        fields = encode_metadata(metadata) if metadata else ()
+        self.finish_now(status, fields)
+
+    def finish_now(self, status: CallStatus, fields: list[Field] | tuple[()] = ()) -> None:
+        """Send the trailers, without asking anybody."""
+        if self._trailers_sent:
+            return
+        self._trailers_sent = True
+        stream = self._stream
+        if stream.closed:
+            return
+        h2 = self._connection.h2
+        block = self._server.trailer_block(
+            status, fields, with_headers=not self._initial_metadata_sent
+        )
+        h2.send_headers(stream, block, end_stream=True)
+        if not stream.closed:
+            # RFC 9113, section 8.1: the answer is complete, the rest of the request is not wanted.
+            h2.reset_stream(stream, ErrorCode.NO_ERROR)
+        self._connection.flush()
+
+    def completion(self) -> CallStatus:
+        """The status of a call whose handler has returned."""
+        if self._lacks_message and not self._trailers_sent:
+            return CallStatus(Status.UNKNOWN, "the handler returned without sending its message")
+        return OK
+
+    async def cancel(self) -> None:
+        """End the call at once with RST_STREAM; the client sees it CANCELLED.
+
+        Raises:
+            ProtocolError: It was cancelled already.
+        """
+        if self._stream.closed:
+            msg = "Stream was already cancelled"
+            raise ProtocolError(msg)
+        self._trailers_sent = True
+        self._messages.reset(ErrorCode.CANCEL)
+
+    def close(self) -> None:
+        """The handler has ended: give back what it left unread."""
+        self._messages.close()
+
+    async def __aenter__(self) -> ServerStream[RecvT, SendT]:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"<ServerStream {self.head.path}>"

@@ -1,0 +1,55 @@
+"""The errors of calls. All of them are grpclib's `GRPCError`.
+
+    GRPCError
+      ConnectionLost      UNAVAILABLE: the connection, or the plugin behind it, is gone
+      DeadlineExceeded    DEADLINE_EXCEEDED, and a TimeoutError
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+if TYPE_CHECKING:
+    from pyvider_rpcplugin.exception import PluginExit
+
+__all__ = ["ConnectionLost", "DeadlineExceeded"]
+
+
+class ConnectionLost(GRPCError):
+    """The connection that carried a call, or should have carried it, is gone.
+
+    Attributes:
+        exit: How the plugin ended, where it is known that it did.
+    """
+
+    def __init__(self, message: str, exit: PluginExit | None = None) -> None:  # noqa: A002
+        super().__init__(Status.UNAVAILABLE, message)
+        self.args = (message, exit)
+        self.exit = exit
+
+    def __str__(self) -> str:
+        return f"{self.status.name}: {self.message}"
+
+    @property
+    def exit_status(self) -> int | None:
+        """The plugin's exit status, negative for a signal; None if it is not known."""
+        return None if self.exit is None else self.exit.status
+
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the plugin wrote to stderr."""
+        return () if self.exit is None else self.exit.stderr_tail
+
+
+class DeadlineExceeded(GRPCError, TimeoutError):
+    """The call's deadline passed before it was complete."""
+
+    def __init__(self, message: str = "the deadline of the call has passed") -> None:
+        super().__init__(Status.DEADLINE_EXCEEDED, message)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        return f"{self.status.name}: {self.message}"
