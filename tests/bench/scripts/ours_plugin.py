@@ -32,4 +32,4 @@ class Echo(EchoBase):
 
 
 if __name__ == "__main__":
-    plugin_server(handler=Echo()).run(backend=sys.argv[1])
+    plugin_server(handler=Echo()).run(backend="trio" if sys.argv[1] == "trio" else "asyncio")
