@@ -1,0 +1,18 @@
+"""Plugins that tests start, each a program of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def echo(*options: str) -> list[str]:
+    """A plugin that serves the echo service; see its file for what it does when asked."""
+    return [sys.executable, str(FOLDER / "echo_plugin.py"), *options]
+
+
+def broken(mode: str, *options: str) -> list[str]:
+    """A program that fails to be a plugin in one of the ways that its file lists."""
+    return [sys.executable, str(FOLDER / "broken_plugin.py"), mode, *options]

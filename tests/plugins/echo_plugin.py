@@ -1,0 +1,89 @@
+"""Serves the echo service. The text of a unary request may ask it to do something first."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import anyio
+
+from pyvider_rpcplugin import plugin_server
+from tests.protos.echo_grpc import EchoBase
+from tests.protos.echo_pb2 import EchoReply
+
+
+class Echo(EchoBase):
+    async def Unary(self, stream):
+        request = await stream.recv_message()
+        word, _, argument = request.text.partition(":")
+        text = request.text
+        match word:
+            case "kill":
+                print("last words", file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                print("going", file=sys.stderr, flush=True)
+                os._exit(int(argument))
+            case "hang":
+                await anyio.sleep_forever()
+            case "pid":
+                text = str(os.getpid())
+            case "loop":
+                text = "trio" if "trio" in sys.modules else "asyncio"
+            case "env":
+                text = os.environ.get(argument, "")
+            case "shout":
+                # A lot of output: through Python, straight to both descriptors.
+                line = b"x" * 1023 + b"\n"
+                for _ in range(int(argument) // 2048):
+                    os.write(1, line)
+                    os.write(2, line)
+                print("shouted")
+        await stream.send_message(EchoReply(data=request.data, text=text))
+
+    async def ServerStream(self, stream):
+        request = await stream.recv_message()
+        for index in range(request.count):
+            await stream.send_message(EchoReply(text=request.text, index=index))
+        if request.text == "hang":
+            await anyio.sleep_forever()
+
+    async def ClientStream(self, stream):
+        count = 0
+        async for _ in stream:
+            count += 1
+        await stream.send_message(EchoReply(index=count))
+
+    async def Bidi(self, stream):
+        async for request in stream:
+            await stream.send_message(EchoReply(data=request.data, text=request.text))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", default="asyncio")
+    parser.add_argument("--transport", default=None)
+    parser.add_argument("--path", default=None)
+    parser.add_argument("--standalone", action="store_true")
+    parser.add_argument("--print-first", default="")
+    parser.add_argument("--ignore-term", action="store_true")
+    options = parser.parse_args()
+    if options.ignore_term:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(options.print_first, end="")
+    server = plugin_server(
+        handler=Echo(),
+        transport=options.transport,
+        transport_path=options.path,
+        standalone=options.standalone,
+    )
+    server.run(backend=options.loop)
+
+
+if __name__ == "__main__":
+    main()
