@@ -80,7 +80,7 @@ def _calls(calls: CallResults) -> list[str]:
                 )
             )
         ratios.append(row)
-    parts = [table(rates), table(ratios)]
+    parts = [table(rates), table(ratios), *_beside_grpclib(calls)]
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
     if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
         base = one_caller.get(BASELINE)
@@ -100,6 +100,13 @@ def _calls(calls: CallResults) -> list[str]:
     return parts + _not_measured(calls.failures)
 
 
+def _beside_grpclib(calls: CallResults) -> list[str]:
+    ours, other = (calls.median("unary_64", name) for name in ("ours-asyncio", "grpclib"))
+    if ours is None or other is None:
+        return []
+    return [f"64 callers: ours-asyncio is {ours / other:.2f} times grpclib (goal 3)"]
+
+
 def _reached(values: Sequence[float | None], goals: Sequence[float], base: float | None) -> str:
     words = []
     for value, goal in zip(values, goals, strict=True):
@@ -113,31 +120,32 @@ def _reached(values: Sequence[float | None], goals: Sequence[float], base: float
 def _startup(samples: Samples) -> list[str]:
     names = [name for name in STARTERS if samples.values.get(name)]
     others = ["grpcio", "pyvider-rpcplugin-0.5.5", FLOOR]
-    rows = [
-        [
-            "start to first reply, plain",
-            "ms",
-            "again, ms",
-            *(f"x {name}" for name in others),
-            "goal",
-        ]
-    ]
+    beside = [f"x {name}" for name in others]
+    rows = [["start to first reply, plain", "ms", "again, ms", *beside, "at most", "reached"]]
     memory = [["idle plugin after a call", "RSS MiB", "PSS MiB"]]
     for name in names:
         first = samples.median(name, "first")
-        goals = ", ".join(f"{goal:g} x {other}" for other, goal in STARTERS[name].goals)
+        firsts = {other: samples.median(other, "first") for other in others}
+        goals = STARTERS[name].goals
         rows.append(
             [
                 name,
                 _milliseconds(first),
                 _milliseconds(samples.median(name, "again")),
-                *(ratio(first, samples.median(other, "first")) for other in others),
-                goals,
+                *(ratio(first, firsts[other]) for other in others),
+                ", ".join(f"{goal:g} x {other}" for other, goal in goals),
+                " / ".join(_at_most(first, firsts[other], goal) for other, goal in goals),
             ]
         )
         sizes = (samples.median(name, field) for field in ("rss_kib", "pss_kib"))
         memory.append([name, *(_number(size and size / 1024) for size in sizes)])
     return [table(rows), table(memory), *_not_measured(samples.failures)]
+
+
+def _at_most(value: float | None, other: float | None, goal: float) -> str:
+    if value is None or not other:
+        return NOTHING
+    return "yes" if value / other <= goal else "NO"
 
 
 def _imports(samples: Samples) -> list[str]:
