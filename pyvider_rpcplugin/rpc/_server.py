@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AnyCall = ServerStream[Any, Any]
+
+_OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
 _LONGEST_MESSAGE = 1000
 _CANCEL_TIMEOUT = 5.0
 
@@ -249,7 +251,7 @@ class _ServerConnection:
         self._connection = RPCConnection(
             stream, client_side=False, options=server.options, accept=self._accept
         )
-        self._calls: set[ServerStream[Any, Any]] = set()
+        self._calls: set[AnyCall] = set()
         self._tasks: TaskGroup | None = None
         self._scope: anyio.CancelScope | None = None
         self._draining = False
@@ -314,9 +316,9 @@ class _ServerConnection:
             self._refuse(stream, refusal)
             return
         deadline = None if head.timeout is None else Deadline.from_timeout(head.timeout)
-        call = ServerStream[Any, Any](server, self._connection, stream, head, handler, deadline)
+        call: AnyCall = ServerStream(server, self._connection, stream, head, handler, deadline)
         self._calls.add(call)
-        self._tasks.start_soon(self._run_call, call, handler, name=head.path)
+        call.task = self._tasks.create_task(self._run_call(call, handler), name=head.path)
 
     def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
         if refusal is not None:
@@ -325,34 +327,28 @@ class _ServerConnection:
             if not stream.closed:
                 h2.reset_stream(stream, ErrorCode.NO_ERROR)
 
-    async def _run_call(self, call: ServerStream[Any, Any], handler: Handler) -> None:
+    async def _run_call(self, call: AnyCall, handler: Handler) -> None:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
-        deadline = call.deadline
         status: CallStatus | None = None
         try:
-            with anyio.CancelScope(
-                deadline=math.inf if deadline is None else deadline.at
-            ) as call.scope:
-                if call.cancel_status is not None:
-                    call.scope.cancel()
-                if deadline is not None:
-                    current_deadline.set(deadline)
+            if call.deadline is None:
                 status = await self._status_of(call, handler)
-                if self._server.events.active:
-                    await call.finish(status)
-            if status is None or call.scope.cancelled_caught:
-                status = call.cancel_status or CallStatus(
-                    Status.DEADLINE_EXCEEDED, "the deadline of the call has passed"
-                )
-            call.finish_now(status)
+            else:
+                current_deadline.set(call.deadline)
+                with anyio.CancelScope(deadline=call.deadline.at):
+                    status = await self._status_of(call, handler)
+            if status is not None and self._server.events.active:
+                await call.finish(status)
         finally:
-            call.scope = None
+            if status is None:  # it was cancelled
+                status = call.cancel_status or _OUT_OF_TIME
+            call.finish_now(status)
             call.close()
             self._calls.discard(call)
             if self._draining:
                 self._close_if_idle()
 
-    async def _status_of(self, call: ServerStream[Any, Any], handler: Handler) -> CallStatus:
+    async def _status_of(self, call: AnyCall, handler: Handler) -> CallStatus:
         """Run the handler, and make its return or exception a status."""
         try:
             func = handler.func
@@ -377,7 +373,7 @@ class _ServerConnection:
         return call.completion()
 
 
-def _status_of_exception(call: ServerStream[Any, Any], error: Exception) -> CallStatus:
+def _status_of_exception(call: AnyCall, error: Exception) -> CallStatus:
     lone: BaseException = error
     while isinstance(lone, BaseExceptionGroup) and len(lone.exceptions) == 1:
         lone = lone.exceptions[0]  # A handler with a task group of its own.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
 from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError, ProtocolError
 from multidict import MultiDict
@@ -19,6 +18,7 @@ from ._status import OK, CallStatus
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from anyio import TaskHandle
     from grpclib.server import Stream as _Base
 
     from pyvider_rpcplugin.http2 import Field, H2Stream
@@ -64,7 +64,7 @@ class ServerStream(_Base[RecvT, SendT]):
         "head",
         "metadata",
         "peer",
-        "scope",
+        "task",
         "user_agent",
     )
 
@@ -94,7 +94,7 @@ class ServerStream(_Base[RecvT, SendT]):
         self.metadata: MultiDict[MetadataValue] = head.metadata()
         self.user_agent: str | None = head.user_agent
         self.peer: Peer = connection.peer
-        self.scope: anyio.CancelScope | None = None
+        self.task: TaskHandle[None] | None = None
         self.cancel_status: CallStatus | None = None
         stream.owner = self
         encoding = server.encoding
@@ -134,8 +134,8 @@ class ServerStream(_Base[RecvT, SendT]):
         """Cancel the handler; `status` is what the client is told, if it can be."""
         if self.cancel_status is None:
             self.cancel_status = status
-        if self.scope is not None:
-            self.scope.cancel(status.message)
+        if self.task is not None:
+            self.task.cancel()
 
     # --- receiving ---------------------------------------------------------------------------
 
