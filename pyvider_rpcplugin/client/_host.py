@@ -31,12 +31,13 @@ class PluginHost(AsyncContextManagerMixin):
 
     def __init__(self) -> None:
         self._task_group: TaskGroup | None = None
-        self._clients: list[RPCPluginClient] = []
+        self._starting: list[RPCPluginClient] = []
+        self._started: list[RPCPluginClient] = []
 
     @property
     def clients(self) -> tuple[RPCPluginClient, ...]:
         """The clients that have been started and not stopped, the oldest first."""
-        return tuple(client for client in self._clients if client.grpc_channel is not None)
+        return tuple(client for client in self._started if client.grpc_channel is not None)
 
     def start(
         self,
@@ -69,7 +70,7 @@ class PluginHost(AsyncContextManagerMixin):
             Takes effect when they have ended, within some seconds.
         """
         async with anyio.create_task_group() as tg:
-            for client in self._clients:
+            for client in (*self._starting, *self._started):
                 tg.start_soon(client.stop)
 
     async def _start(
@@ -85,9 +86,13 @@ class PluginHost(AsyncContextManagerMixin):
             client = command
         else:
             client = make_client(command, config, **options)
-        self._clients = [known for known in self._clients if known.grpc_channel is not None]
-        self._clients.append(client)
-        return await client.start(task_group=self._task_group)
+        self._starting.append(client)
+        try:
+            await client.start(task_group=self._task_group)
+        finally:
+            self._starting.remove(client)
+        self._started = [*self.clients, client]
+        return client
 
     @contextlib.asynccontextmanager
     async def _start_around_block(self, begin: Any) -> AsyncIterator[RPCPluginClient]:

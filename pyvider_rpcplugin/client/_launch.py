@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import anyio
+import msgspec
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._tasks import Session, unwrapped
@@ -31,6 +32,7 @@ from pyvider_rpcplugin.transport import RPCPluginTransport, transport_for
 
 from ._command import transport_at
 from ._errors import complete, failure
+from ._folder import remove_dead_socket, socket_folder
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Launch:
         retries = Retries(self.settings)
         while True:
             self._may_pass = False
+            self.record = None
             try:
                 if self._options.command is None:
                     await self._attach(session, retries)
@@ -108,25 +111,29 @@ class Launch:
     # With a process of ours.
 
     async def _launch(self, session: Session[None], command: list[str], retries: Retries) -> None:
-        options = self._options
-        environment = build_environment(
-            self.settings, env=options.env, inherit_env=options.inherit_env
-        )
+        options, settings = self._options, self.settings
         process: PluginProcess | None = None
         try:
             async with turn_to_start() as has_started:
-                async with start_process(
-                    command,
-                    env=environment,
-                    cwd=options.cwd,
-                    stdin=options.stdin,
-                    on_stderr_line=self._log_stderr,
-                ) as process:
-                    self.pid = process.pid
-                    self.record = record = await self._handshake(process, retries)
-                    has_started()
-                    await self._serve_process(session, process, record, retries)
+                with socket_folder(settings.unix_socket_dir) as folder:
+                    if folder is not None:
+                        settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
+                    async with start_process(
+                        command,
+                        env=build_environment(
+                            settings, env=options.env, inherit_env=options.inherit_env
+                        ),
+                        cwd=options.cwd,
+                        stdin=options.stdin,
+                        on_stderr_line=self._log_stderr,
+                    ) as process:
+                        self.pid = process.pid
+                        self.record = record = await self._handshake(process, retries)
+                        has_started()
+                        await self._serve_process(session, process, record, retries)
         finally:
+            if self.record is not None and self.record.network == "unix":
+                remove_dead_socket(self.record.address)
             if process is not None and session.up:
                 self._note_exit(process.exit)
 

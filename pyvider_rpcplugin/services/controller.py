@@ -9,7 +9,7 @@ from grpclib.const import Cardinality, Handler
 from ._messages import Empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 __all__ = ["ControllerService", "request_shutdown"]
 
@@ -28,7 +28,7 @@ class ControllerService:
         """
         self._stop = stop
 
-    def __mapping__(self) -> Mapping[str, Handler]:
+    def __mapping__(self) -> dict[str, Handler]:
         """Name the method, as a generated grpclib class does."""
         return {_SHUTDOWN: Handler(self._shutdown, Cardinality.UNARY_UNARY, Empty, Empty)}
 

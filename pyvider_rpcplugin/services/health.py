@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from grpclib.const import Cardinality, Handler, Status
@@ -15,9 +15,6 @@ from ._messages import (
     HealthListResponse,
     ServingStatus,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "PLUGIN_SERVICE",
@@ -68,7 +65,7 @@ class HealthService:
         for event in self._watchers:
             event.set()
 
-    def __mapping__(self) -> Mapping[str, Handler]:
+    def __mapping__(self) -> dict[str, Handler]:
         """Name the methods, as a generated grpclib class does."""
         return {
             _PREFIX + "Check": Handler(
