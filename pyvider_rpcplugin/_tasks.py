@@ -13,7 +13,7 @@ import enum
 import logging
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -310,7 +310,7 @@ class Operation(Coroutine[Any, Any, T], Generic[T, V]):
 
 
 @contextlib.contextmanager
-def unwrapped() -> Iterator[None]:
+def unwrapped() -> Generator[None]:
     """Let a lone exception leave one task group of ours as itself.
 
     Put around exactly one `async with create_task_group()`. Cancellations that came along with a

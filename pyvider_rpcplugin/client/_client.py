@@ -20,7 +20,7 @@ from ._launch import Launch, LaunchOptions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -273,7 +273,7 @@ class RPCPluginClient:
             self._session = self._launch = None
 
     @contextlib.asynccontextmanager
-    async def _start_around_block(self, task_group: TaskGroup | None) -> AsyncIterator[Self]:
+    async def _start_around_block(self, task_group: TaskGroup | None) -> AsyncGenerator[Self]:
         await self._start(task_group)
         try:
             yield self
@@ -281,7 +281,7 @@ class RPCPluginClient:
             await self._stop()
 
     @contextlib.asynccontextmanager
-    async def _stop_around_block(self) -> AsyncIterator[None]:
+    async def _stop_around_block(self) -> AsyncGenerator[None]:
         if self._session is not None:
             self._session.request_stop()
         try:

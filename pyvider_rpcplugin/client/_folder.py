@@ -7,18 +7,17 @@ import logging
 import os
 import socket
 import stat
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.transport.unix import LONGEST_PATH
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ _ROOM_FOR_NAME = 40
 
 
 @contextlib.contextmanager
-def socket_folder(parent: str) -> Iterator[str | None]:
+def socket_folder(parent: str) -> Generator[str | None]:
     """Make a folder that only this user may enter, for the length of a block.
 
     A plugin that is killed cannot remove its socket; its host can remove the folder. A host that is
@@ -42,7 +41,7 @@ def socket_folder(parent: str) -> Iterator[str | None]:
     Yields:
         The folder; None where none can be made. The plugin then has to find a place by itself.
     """
-    if fcntl is None or not hasattr(socket, "AF_UNIX"):
+    if sys.platform == "win32":
         yield None
         return
     place = parent or tempfile.gettempdir()

@@ -17,7 +17,7 @@ from ._make import make_client
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from typing import Self
 
     from anyio.abc import TaskGroup
@@ -95,7 +95,7 @@ class PluginHost(AsyncContextManagerMixin):
         return client
 
     @contextlib.asynccontextmanager
-    async def _start_around_block(self, begin: Any) -> AsyncIterator[RPCPluginClient]:
+    async def _start_around_block(self, begin: Any) -> AsyncGenerator[RPCPluginClient]:
         client: RPCPluginClient = await begin()
         try:
             yield client

@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from pyvider_rpcplugin.config import Settings
 
@@ -23,7 +23,7 @@ _turns: RunVar[anyio.Semaphore] = RunVar("pyvider_rpcplugin.starts")
 
 
 @asynccontextmanager
-async def turn_to_start() -> AsyncIterator[Callable[[], None]]:
+async def turn_to_start() -> AsyncGenerator[Callable[[], None]]:
     """Wait until this plugin may start, and yield what says that it has; leaving says so too."""
     turns = _turns.get(None)
     if turns is None:

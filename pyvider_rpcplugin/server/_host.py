@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 async def wait_for_host_to_end(stdout: int) -> None:
@@ -41,7 +41,7 @@ async def wait_for_host_to_end(stdout: int) -> None:
 
 
 @contextlib.contextmanager
-def _parent() -> Iterator[int | None]:
+def _parent() -> Generator[int | None]:
     """Open a descriptor that becomes readable when the parent process ends, where there is one."""
     open_pidfd = getattr(os, "pidfd_open", None)
     descriptor: int | None = None

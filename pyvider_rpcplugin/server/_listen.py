@@ -15,7 +15,7 @@ from pyvider_rpcplugin.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from pyvider_rpcplugin.config import Settings
 
@@ -82,7 +82,7 @@ class Place:
 @contextlib.asynccontextmanager
 async def listening(
     place: Place, settings: Settings, *, from_host: bool
-) -> AsyncIterator[tuple[str, StreamListener]]:
+) -> AsyncGenerator[tuple[str, StreamListener]]:
     """Listen on the first transport that can, and yield its network and the listener.
 
     Raises:

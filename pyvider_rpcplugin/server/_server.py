@@ -36,7 +36,7 @@ from ._signals import Arrivals, caught_signals
 from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from typing import Literal
 
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
@@ -202,7 +202,7 @@ class RPCPluginServer:
         await self._new_session(is_program=True).run()
 
     @contextlib.asynccontextmanager
-    async def _serve_around_block(self) -> AsyncIterator[str]:
+    async def _serve_around_block(self) -> AsyncGenerator[str]:
         session = self._new_session()
         session.spawn()
         address = await session.wait_started()
@@ -220,7 +220,7 @@ class RPCPluginServer:
             await session.join()
 
     @contextlib.asynccontextmanager
-    async def _stop_around_block(self, grace: float | None) -> AsyncIterator[None]:
+    async def _stop_around_block(self, grace: float | None) -> AsyncGenerator[None]:
         session = self._request_stop(grace)
         yield
         if session is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator
     from types import FrameType
 
 
@@ -41,7 +41,7 @@ class Arrivals:
 
 
 @contextlib.contextmanager
-def caught_signals(wanted: Collection[int], ignored: Collection[int]) -> Iterator[Arrivals]:
+def caught_signals(wanted: Collection[int], ignored: Collection[int]) -> Generator[Arrivals]:
     """Catch signals for the length of a block, which has to be in the main thread.
 
     Args:
@@ -72,7 +72,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
     previous = signal.getsignal(number)
     signal.signal(number, handler)
     try:
@@ -84,7 +84,7 @@ def _handler(number: int, handler: Callable[[int, FrameType | None], None]) -> I
 
 
 @contextlib.contextmanager
-def _wakeup_descriptor(descriptor: int) -> Iterator[None]:
+def _wakeup_descriptor(descriptor: int) -> Generator[None]:
     """Have arriving signals written to `descriptor`, unless somebody else is told of them."""
     previous = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     if previous != -1:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin.exception import HandshakeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _STDOUT, _STDERR = 1, 2
 
 
 @contextlib.contextmanager
-def guarded_stdout() -> Iterator[int]:
+def guarded_stdout() -> Generator[int]:
     """Point descriptor 1 at the standard error, and yield what it was.
 
     Whatever the program and its libraries print then lands in the host's log rather than in the
