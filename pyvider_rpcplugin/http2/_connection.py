@@ -66,6 +66,8 @@ if TYPE_CHECKING:
 _REMEMBERED_RESETS = 4096
 # A copy of that much costs less than one more element of the output.
 _JOINED_SIZE = 4096
+# A system call of its own costs less than a copy of that much.
+_LARGE_PIECE = 65_536
 _LARGEST_STREAM_ID = 2**31 - 1
 
 
@@ -146,6 +148,24 @@ class H2Connection:
         self._output.clear()
         self.output_size = 0
         return data
+
+    def take_parts(self) -> list[bytes | memoryview]:
+        """The same in pieces, with large content as it is: nothing large is copied."""
+        parts: list[bytes | memoryview] = []
+        small: list[bytes | memoryview] = []
+        for piece in self._output:
+            if len(piece) < _LARGE_PIECE:
+                small.append(piece)
+                continue
+            if small:
+                parts.append(b"".join(small))
+                small.clear()
+            parts.append(piece)
+        if small:
+            parts.append(b"".join(small))
+        self._output.clear()
+        self.output_size = 0
+        return parts
 
     def can_open_stream(self) -> bool:
         """Whether the peer's concurrency limit leaves room for one more stream."""
@@ -392,13 +412,13 @@ class H2Connection:
             and stream_id > self._last_peer_stream_id
         )
 
-    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _on_data(self, flags: int, stream_id: int, payload: bytes | memoryview) -> None:
         size = len(payload)
         self._receive_window -= size
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is full")
         if flags & PADDED:
-            payload = strip_padding(flags, payload)
+            payload = strip_padding(flags, bytes(payload))
         end_stream = bool(flags & END_STREAM)
         stream = self.streams.get(stream_id)
         if stream is None:

@@ -47,11 +47,14 @@ class TrailersReceived(_StreamHeaders):
 
 
 class DataReceived(Event):
-    """Content. Its octets must be given back with `acknowledge` when they are consumed."""
+    """Content, of a whole DATA frame or of a part of one.
+
+    Its octets must be given back with `acknowledge` when they are consumed.
+    """
 
     __slots__ = ("data", "end_stream", "stream")
 
-    def __init__(self, stream: H2Stream, data: bytes, *, end_stream: bool) -> None:
+    def __init__(self, stream: H2Stream, data: bytes | memoryview, *, end_stream: bool) -> None:
         self.stream = stream
         self.data = data
         self.end_stream = end_stream

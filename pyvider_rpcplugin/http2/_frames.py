@@ -49,8 +49,11 @@ class FrameType(IntEnum):
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
 
-Frame = tuple[int, int, int, bytes]
-"""Type, flags, stream identifier, payload."""
+Frame = tuple[int, int, int, "bytes | memoryview"]
+"""Type, flags, stream identifier, payload; only that of a large DATA frame may be a view."""
+
+# From here on a view of what was received costs less than a copy.
+_VIEWED_SIZE = 16_384
 
 
 # The length has three octets, which `struct` does not know: two and one.
@@ -113,17 +116,32 @@ def header_block_frames(
 class FrameReader:
     """Cuts a stream of bytes into frames, however the bytes were split on their way.
 
+    A DATA frame that is not complete is given out in parts, as if each were a frame of its own:
+    to whoever counts octets and waits for END_STREAM that is the same, and a large message is
+    not copied together twice.
+
     Args:
         max_frame_size: The largest payload that we announced to accept.
     """
 
-    __slots__ = ("_have", "_need", "_parts", "max_frame_size")
+    __slots__ = (
+        "_data_flags",
+        "_data_left",
+        "_data_stream_id",
+        "_have",
+        "_need",
+        "_parts",
+        "max_frame_size",
+    )
 
     def __init__(self, max_frame_size: int) -> None:
         self.max_frame_size = max_frame_size
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
+        self._data_left = 0
+        self._data_flags = 0
+        self._data_stream_id = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the frames that `data` completes; what is left over waits for the next call.
@@ -134,16 +152,23 @@ class FrameReader:
             ConnectionFault: A frame is larger than announced (section 4.2). That is found from
                 its header, so that no more than one frame is ever held.
         """
-        if self._parts:
-            # Parts are joined once, when the frame is whole: a large frame that comes in many
-            # reads is not copied over and over.
+        position, end = 0, len(data)
+        if self._data_left:
+            position = min(self._data_left, end)
+            self._data_left -= position
+            flags = 0 if self._data_left else self._data_flags
+            if position:
+                yield DATA, flags, self._data_stream_id, _payload(data, 0, position)
+        elif self._parts:
+            # Parts are joined once, when the frame is whole: one that comes in many reads is not
+            # copied over and over.
             self._parts.append(data)
-            self._have += len(data)
+            self._have += end
             if self._have < self._need:
                 return
             data = b"".join(self._parts)
             self._parts.clear()
-        position, end = 0, len(data)
+            end = len(data)
         limit = self.max_frame_size
         while end - position >= FRAME_HEADER_SIZE:
             high, low, kind, flags, stream_id = _HEADER.unpack_from(data, position)
@@ -153,11 +178,20 @@ class FrameReader:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
             start = position + FRAME_HEADER_SIZE
             stop = start + length
-            if stop > end:
+            stream_id &= _STREAM_ID_MASK
+            if stop <= end:
+                position = stop
+                payload = data[start:stop] if kind != DATA else _payload(data, start, stop)
+                yield kind, flags, stream_id, payload
+            elif kind == DATA and not flags & PADDED:
+                self._data_left, self._data_flags = stop - end, flags
+                self._data_stream_id = stream_id
+                if start < end:
+                    yield DATA, flags & ~END_STREAM, stream_id, _payload(data, start, end)
+                return
+            else:
                 self._keep(data, position, FRAME_HEADER_SIZE + length)
                 return
-            position = stop
-            yield kind, flags, stream_id & _STREAM_ID_MASK, data[start:stop]
         if position < end:
             self._keep(data, position, FRAME_HEADER_SIZE)
 
@@ -166,6 +200,13 @@ class FrameReader:
         self._parts.append(rest)
         self._have = len(rest)
         self._need = need
+
+
+def _payload(data: bytes, start: int, stop: int) -> bytes | memoryview:
+    """The content of a DATA frame."""
+    if stop - start < _VIEWED_SIZE:
+        return data[start:stop]
+    return memoryview(data)[start:stop]
 
 
 def strip_padding(flags: int, payload: bytes) -> bytes:

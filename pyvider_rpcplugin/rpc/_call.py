@@ -12,10 +12,12 @@ from grpclib.exceptions import GRPCError
 from pyvider_rpcplugin.http2 import ErrorCode
 
 from ._compression import ENCODINGS, MessageEncoding
-from ._messages import LARGEST_MESSAGE, MessageBuffer, MessageTooLarge, prefixed
+from ._messages import LARGEST_MESSAGE, MessageBuffer, MessageTooLarge, message_prefix
 from .errors import DeadlineExceeded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from grpclib.encoding.base import CodecBase
 
     from pyvider_rpcplugin._tasks import Waiter
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 # A task that never has to wait lets the others run at least this often.
 _BYTES_UNTIL_YIELD = 65_536
 _MESSAGES_UNTIL_YIELD = 100
+# A message up to this size is sent in one piece with its prefix; from there on, not copying it
+# is worth a DATA frame for the prefix.
+_JOINED_SIZE = 32_768
+_LARGEST_PART = 1 << 18
 
 
 class MessageChannel:
@@ -75,7 +81,7 @@ class MessageChannel:
 
     # --- what the connection reports ---------------------------------------------------------
 
-    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+    def on_data(self, data: bytes | memoryview, *, end_stream: bool) -> None:
         """Keep content for who receives; wake them once there is something to take."""
         buffer = self.buffer
         buffer.append(data)
@@ -216,7 +222,7 @@ class MessageChannel:
 
     # --- sending -----------------------------------------------------------------------------
 
-    def encode(self, message: Any, message_type: Any) -> bytes:
+    def encode(self, message: Any, message_type: Any) -> tuple[bytes, bytes]:
         """`message` as it is sent."""
         return encode_message(
             message,
@@ -226,7 +232,7 @@ class MessageChannel:
             self.encoding_out,
         )
 
-    def send_now(self, data: bytes, *, end_stream: bool = False) -> bool:
+    def _send_now(self, data: bytes, *, end_stream: bool) -> bool:
         """Send all of `data` if the windows and the buffer have room; say whether they had."""
         connection = self._connection
         h2 = connection.h2
@@ -238,40 +244,68 @@ class MessageChannel:
         h2.send_data(self._stream, data, end_stream=end_stream)
         return True
 
-    async def send(self, data: bytes, *, end_stream: bool = False) -> None:
-        """Send `data`, as the peer's windows let us; nothing if it is `unwanted`.
+    async def send(
+        self, prefix: bytes, message: bytes, *, end_stream: bool = False, flush: bool = True
+    ) -> None:
+        """Send a message, as the peer's windows let us; nothing if it is `unwanted`.
+
+        Args:
+            prefix: Its length prefix.
+            message: Its octets.
+            end_stream: Whether nothing follows.
+            flush: Whether it should leave now. What follows at once can leave together with it.
 
         Cancellation:
             Where a part was sent, the stream is reset: the peer could not make sense of the rest.
         """
         if not self._sending_makes_sense():
             return
-        if self.send_now(data, end_stream=end_stream):
-            self._connection.flush()
-            await self._maybe_yield(len(data))
-            return
-        view = memoryview(data)
-        connection = self._connection
+        size = len(prefix) + len(message)
+        if size <= _JOINED_SIZE:
+            data = prefix + message
+            if self._send_now(data, end_stream=end_stream):
+                if flush:
+                    self._connection.flush()
+                    await self._maybe_yield(size)
+                return
+            await self._send_in_parts((data,), end_stream=end_stream)
+        else:
+            await self._send_in_parts((prefix, message), end_stream=end_stream)
+
+    async def _send_in_parts(self, pieces: Sequence[bytes], *, end_stream: bool) -> None:
+        h2, stream = self._connection.h2, self._stream
+        begun = False
         try:
-            while True:
-                size = min(len(view), connection.h2.sendable(self._stream), _LARGEST_PART)
-                if connection.has_room and (size > 0 or not view):
-                    last = size == len(view)
-                    connection.h2.send_data(
-                        self._stream, view[:size], end_stream=end_stream and last
-                    )
-                    connection.flush()
-                    view = view[size:]
-                    if last:
-                        break
-                else:
-                    await self._wait_sendable()
-                    if not self._sending_makes_sense():
+            for piece in pieces:
+                view = memoryview(piece)
+                last_piece = piece is pieces[-1]
+                while True:
+                    size = await self._wait_size(len(view))
+                    if size is None:
                         return
+                    last = last_piece and size == len(view)
+                    h2.send_data(stream, view[:size], end_stream=end_stream and last)
+                    begun = True
+                    view = view[size:]
+                    if last_piece:
+                        self._connection.flush()
+                    if not view:
+                        break
         except BaseException:
-            if len(view) < len(data):
+            if begun:
                 self.reset(ErrorCode.CANCEL)
             raise
+
+    async def _wait_size(self, size: int) -> int | None:
+        """Wait until some of `size` octets may be sent, and return how many; None: none at all."""
+        while True:
+            if not self._sending_makes_sense():
+                return None
+            allowed = min(size, self._connection.h2.sendable(self._stream), _LARGEST_PART)
+            if (allowed > 0 or not size) and self._connection.has_room:
+                return max(allowed, 0)
+            self._connection.flush()
+            await self._wait_sendable()
 
     def _sending_makes_sense(self) -> bool:
         if self.failure is not None:
@@ -303,8 +337,6 @@ class MessageChannel:
         self._connection.h2.release(self._stream)
 
 
-_LARGEST_PART = 1 << 18
-
 
 async def wait_until(waiter: Waiter, deadline: Deadline | None) -> None:
     """Wait to be woken.
@@ -327,8 +359,8 @@ def encode_message(
     codec: CodecBase,
     limit: int,
     encoding: MessageEncoding | None,
-) -> bytes:
-    """One message, length-prefixed.
+) -> tuple[bytes, bytes]:
+    """One message: its prefix and its octets.
 
     Raises:
         GRPCError: RESOURCE_EXHAUSTED, it is larger than `limit` octets (-1: 4 GiB).
@@ -338,8 +370,9 @@ def encode_message(
         msg = f"a message of {len(data)} octets, at most {limit} may be sent"
         raise GRPCError(Status.RESOURCE_EXHAUSTED, msg)
     if encoding is not None and data:
-        return prefixed(encoding.compress(data), compressed=True)
-    return prefixed(data)
+        data = encoding.compress(data)
+        return message_prefix(len(data), compressed=True), data
+    return message_prefix(len(data)), data
 
 
 def encoding_named(name: str | None) -> MessageEncoding | None:

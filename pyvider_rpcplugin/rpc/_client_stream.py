@@ -171,7 +171,7 @@ class ClientStream(_Base[SendT, RecvT]):
         else:
             self._open_messages.wake_receiver()
 
-    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+    def on_data(self, data: bytes | memoryview, *, end_stream: bool) -> None:
         """Content came."""
         self._open_messages.on_data(data, end_stream=end_stream)
 
@@ -275,7 +275,7 @@ class ClientStream(_Base[SendT, RecvT]):
         channel = self._channel
         if channel.events.active:
             (message,) = await channel.events.send_message(message)
-        data = encode_message(
+        encoded = encode_message(
             message,
             self._send_type,
             channel.codec,
@@ -284,7 +284,7 @@ class ClientStream(_Base[SendT, RecvT]):
         )
         if self._messages is None:
             await self._begin()
-        await self._open_messages.send(data, end_stream=end)
+        await self._open_messages.send(*encoded, end_stream=end)
         if self._trailer_block is not None and self._cardinality.client_streaming:
             # The server answered before it had heard everything. If it refused, that is the news.
             self._finish_status().raise_for_error()
@@ -308,7 +308,7 @@ class ClientStream(_Base[SendT, RecvT]):
         if not self._cardinality.client_streaming:
             msg = "Unary request requires a single message to be sent"
             raise ProtocolError(msg)
-        await messages.send(b"", end_stream=True)
+        await messages.send(b"", b"", end_stream=True)
         self._ended = True
 
     # --- receiving ---------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class StreamOwner(Protocol):
     def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:
         """The response's header section."""
 
-    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+    def on_data(self, data: bytes | memoryview, *, end_stream: bool) -> None:
         """Content."""
 
     def on_trailers(self, headers: HeaderBlock) -> None:
@@ -224,26 +224,40 @@ class RPCConnection:
             self.h2.guard.refresh()
 
     async def _write(self) -> None:
+        send: Any = self.stream.send
         while True:
             if not self.h2.output_size and not self._unsent:
                 self._may_send_now = True
                 await self._writer.wait()
                 continue
-            data = self._unsent + self.h2.take_output() if self._unsent else self.h2.take_output()
-            self._unsent = b""
+            pieces = self._take_pieces()
+            self._wake_room_waiters()  # They may fill the buffer again while this is sent.
             self._sending = True
             try:
-                await self.stream.send(data)
+                for piece in pieces:
+                    await send(piece)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                 # The reader sees the same, and the peer's last frames before it.
                 self._unwritable = True
                 return
             finally:
                 self._sending = False
-            if self._room_waiters and self.has_room:
-                waiters, self._room_waiters = self._room_waiters, []
-                for waiter in waiters:
-                    waiter.wake()
+            self._wake_room_waiters()
+
+    def _take_pieces(self) -> list[bytes | memoryview]:
+        pieces: list[bytes | memoryview] = [self._unsent] if self._unsent else []
+        self._unsent = b""
+        if self._send_nowait is None:
+            pieces.append(self.h2.take_output())  # Others' streams may want bytes.
+        else:
+            pieces += self.h2.take_parts()
+        return pieces
+
+    def _wake_room_waiters(self) -> None:
+        if self._room_waiters and self.has_room:
+            waiters, self._room_waiters = self._room_waiters, []
+            for waiter in waiters:
+                waiter.wake()
 
     async def _send_last_words(self) -> None:
         """Give the writer a moment for a GOAWAY and for what was queued before it."""

@@ -12,9 +12,9 @@ PREFIX_SIZE = 5
 LARGEST_MESSAGE = 2**32 - 1
 
 
-def prefixed(message: bytes, *, compressed: bool = False) -> bytes:
-    """`message` with its five octets in front."""
-    return ((compressed << 32) | len(message)).to_bytes(PREFIX_SIZE, "big") + message
+def message_prefix(size: int, *, compressed: bool = False) -> bytes:
+    """The five octets in front of a message of `size` octets."""
+    return ((compressed << 32) | size).to_bytes(PREFIX_SIZE, "big")
 
 
 class MessageTooLarge(Exception):
@@ -39,21 +39,25 @@ class MessageBuffer:
     __slots__ = ("_chunks", "_head", "_limit", "_need", "_position", "_size", "credited", "eof")
 
     def __init__(self, limit: int) -> None:
-        self._head = b""  # The first chunk, read up to `_position`: one may hold many messages.
+        # The first chunk, read up to `_position`: one may hold many messages.
+        self._head: bytes | memoryview = b""
         self._position = 0
-        self._chunks: deque[bytes] = deque()  # the chunks behind it
+        # The chunks behind it; most calls never have any.
+        self._chunks: deque[bytes | memoryview] | None = None
         self._size = 0
         self._need = PREFIX_SIZE
         self._limit = limit
         self.credited = 0  # octets at the front that were given back before they were taken
         self.eof = False
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Add what came in."""
         if not self._size:
             self._head = data
             self._position = 0
         elif data:
+            if self._chunks is None:
+                self._chunks = deque()
             self._chunks.append(data)
         self._size += len(data)
 
@@ -83,7 +87,7 @@ class MessageBuffer:
     def _next_length(self) -> int:
         """The length in the next prefix, all of which is in."""
         while len(self._head) - self._position < PREFIX_SIZE:
-            self._head = self._head[self._position :] + self._chunks.popleft()
+            self._head = b"".join((self._head[self._position :], self._next_chunk()))
             self._position = 0
         position = self._position
         return int.from_bytes(self._head[position + 1 : position + PREFIX_SIZE], "big")
@@ -107,10 +111,10 @@ class MessageBuffer:
         head, start = self._head, self._position
         compressed = head[start] != 0
         if len(head) - start >= size:
-            message = head[start + PREFIX_SIZE : start + size]
+            message = bytes(head[start + PREFIX_SIZE : start + size])
             self._position = start + size
             if self._position == len(head) and self._chunks:
-                self._head = self._chunks.popleft()
+                self._head = self._next_chunk()
                 self._position = 0
         else:
             message = self._join(size)
@@ -128,7 +132,7 @@ class MessageBuffer:
         size -= len(self._head) - self._position
         self._head, self._position = b"", 0
         while size:
-            chunk = self._chunks.popleft()
+            chunk = self._next_chunk()
             if len(chunk) > size:
                 parts.append(memoryview(chunk)[:size])
                 self._head, self._position = chunk, size
@@ -137,11 +141,16 @@ class MessageBuffer:
             size -= len(chunk)
         else:
             if self._chunks:
-                self._head = self._chunks.popleft()
+                self._head = self._next_chunk()
         return b"".join(parts)
+
+    def _next_chunk(self) -> bytes | memoryview:
+        if self._chunks is None:
+            return b""
+        return self._chunks.popleft()
 
     def clear(self) -> None:
         """Forget everything; nobody will take it."""
-        self._chunks.clear()
+        self._chunks = None
         self._head, self._position = b"", 0
         self._size = self.credited = 0

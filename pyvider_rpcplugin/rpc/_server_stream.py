@@ -106,7 +106,7 @@ class ServerStream(_Base[RecvT, SendT]):
     def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:
         """Never happens on a server."""
 
-    def on_data(self, data: bytes, *, end_stream: bool) -> None:
+    def on_data(self, data: bytes | memoryview, *, end_stream: bool) -> None:
         """Content came."""
         self._messages.on_data(data, end_stream=end_stream)
 
@@ -242,11 +242,11 @@ class ServerStream(_Base[RecvT, SendT]):
         if events.active:
             (message,) = await events.send_message(message)
         messages = self._messages
-        data = messages.encode(message, self._handler.reply_type)
+        prefix, data = messages.encode(message, self._handler.reply_type)
         if not self._initial_metadata_sent:
             await self._begin(None)
-        if streaming or not messages.send_now(data):
-            await messages.send(data)
+        # A unary answer's trailers follow when the handler returns: one write for all of it.
+        await messages.send(prefix, data, flush=streaming)
         self._message_sent = True
 
     async def send_trailing_metadata(
