@@ -69,7 +69,7 @@ def about(rounds: int, seconds: float) -> dict[str, object]:
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "system": platform.platform(),
         "python": platform.python_version(),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load before": f"{os.getloadavg()[0]:.2f}",
         "rounds": f"{rounds}, each of about {seconds:g} s for every workload of every peer",
     }
 
@@ -116,6 +116,7 @@ def main() -> None:
         if "failures" in only and backends:
             failures = measure_failures(list(dict.fromkeys(backends)), environments, place, rounds)
             results = results._replace(failures=failures)
+    facts["load after"] = f"{os.getloadavg()[0]:.2f}"
     print(as_text(results))
     if options.json is not None:
         sections = {

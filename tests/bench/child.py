@@ -47,7 +47,10 @@ async def _client(module: Any, peer: Peer, address: str, report: Any) -> None:
             name, count = line.split()
             try:
                 seconds = await timed(WORKLOADS[name], caller, int(count))
-            except Exception as error:
+            except Exception as caught:
+                error = caught
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
                 report({"error": f"{type(error).__name__}: {error}"})
             else:
                 report({"seconds": seconds})

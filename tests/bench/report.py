@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.bench.startup import Samples
 
 NOTHING = "-"
+OURS = ("ours-asyncio", "ours-trio")
 
 
 class Results(NamedTuple):
@@ -63,7 +64,7 @@ def _calls(calls: CallResults) -> list[str]:
     peers = [name for name in PEERS if any(name in rates for rates in calls.rates.values())]
     streaming = [name for name in peers if not PEERS[name].calls_only]
     rates = [["median rates", "unit", *streaming]]
-    ratios = [[f"times {BASELINE}", *streaming, "goal asyncio / trio", "reached"]]
+    ratios = [[f"times {BASELINE}", *streaming, "goal asyncio / trio", "reached", "by round"]]
     for name in calls.rates:
         workload = WORKLOADS[name]
         medians = {peer: calls.median(name, peer) for peer in peers}
@@ -74,11 +75,8 @@ def _calls(calls: CallResults) -> list[str]:
             row += ["", ""]
         else:
             row.append(" / ".join(f"{goal:g}" for goal in workload.goals))
-            row.append(
-                _reached(
-                    [medians.get("ours-asyncio"), medians.get("ours-trio")], workload.goals, base
-                )
-            )
+            row.append(_reached([medians.get(peer) for peer in OURS], workload.goals, base))
+        row.append(" / ".join(_by_round(calls.rates[name], peer) for peer in OURS))
         ratios.append(row)
     parts = [table(rates), table(ratios), *_beside_grpclib(calls)]
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
@@ -98,6 +96,14 @@ def _calls(calls: CallResults) -> list[str]:
             rows.append([peer, _number(rate), ratio(rate, base), ratio(rate, bare)])
         parts.append(table(rows))
     return parts + _not_measured(calls.failures)
+
+
+def _by_round(rates: Mapping[str, Sequence[float]], peer: str) -> str:
+    """Return the lowest and the highest ratio that a round had: how much the machine wavered."""
+    # A peer that failed in between has fewer rounds.
+    pairs = zip(rates.get(peer, ()), rates.get(BASELINE, ()), strict=False)
+    ratios = [rate / base for rate, base in pairs]
+    return f"{min(ratios):.1f}-{max(ratios):.1f}" if ratios else NOTHING
 
 
 def _beside_grpclib(calls: CallResults) -> list[str]:

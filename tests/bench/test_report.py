@@ -34,14 +34,16 @@ def test_a_ratio_needs_both_sides() -> None:
 
 
 def test_the_text_sets_ratios_of_medians_beside_the_goals() -> None:
-    rates = {"grpcio": [1.0, 100.0, 200.0], "ours-asyncio": [310.0], "ours-trio": [200.0]}
+    rates = {"grpcio": [1.0, 100.0, 200.0], "ours-asyncio": [310.0, 310.0, 200.0]}
+    rates["ours-trio"] = [200.0, 200.0]
     calls = CallResults({"unary_64": rates}, {}, {"purerpc-trio ping_pong": "ended"})
     [row] = [
         line
         for line in as_text(Results({"date": "today"}, calls=calls)).splitlines()
         if "3 / 2.5" in line
     ]
-    assert row.split()[-9:] == ["3.10", "2.00", "1.00", "3", "/", "2.5", "yes", "/", "NO"]
+    assert row.split()[-12:-3] == ["3.10", "2.00", "1.00", "3", "/", "2.5", "yes", "/", "NO"]
+    assert row.split()[-3:] == ["1.0-310.0", "/", "2.0-200.0"]
     assert "purerpc-trio ping_pong: ended" in as_text(Results({}, calls=calls))
 
 
