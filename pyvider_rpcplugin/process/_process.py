@@ -92,7 +92,6 @@ async def start_process(
                 # A group would wrap it, and it is not the group's: its tasks never fail.
                 failure = error
             await process._end(term_grace)  # noqa: SLF001
-            task_group.cancel_scope.cancel()
     finally:
         if child.has_ended():
             child.reap()
@@ -117,6 +116,7 @@ class PluginProcess:
         self._ladder = anyio.Lock()
         self._stopping = anyio.Event()
         self._supervised = anyio.Event()
+        self._watched = anyio.Event()
         # The supervision ends with the block, not with whoever is cancelled around it: the child
         # is watched and heard until it has ended.
         self._supervision = anyio.CancelScope(shield=True)
@@ -237,27 +237,48 @@ class PluginProcess:
                 return
             send()
             with anyio.move_on_after(seconds):
-                await self.exited.wait()
+                await self._wait_exited()
             if not self.exited.is_set():
                 logger.warning("process.shutdown.slow pid=%d step=%s s=%g", self.pid, step, seconds)
 
     async def _end(self, term_grace: float) -> None:
         """The end of the block: nothing of the process is left after it."""
-        await self.shutdown(term_grace=term_grace)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS_GRACE):
-            await self._supervised.wait()
-        self._supervision.cancel()
+        try:
+            await self.shutdown(term_grace=term_grace)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS_GRACE):
+                await self._supervised.wait()
+        finally:
+            # asyncio's own Task.cancel() knows no shields. The supervision, which is shielded,
+            # must not be waited for then: what is left to do is done without awaiting.
+            self._supervision.cancel()
 
     async def _supervise(self) -> None:
         """Watch the process and hear it out."""
-        with self._supervision:
-            async with anyio.create_task_group() as task_group:
-                task_group.start_soon(self._watch)
-                task_group.start_soon(self._relay_stderr)
-                task_group.start_soon(self._take_over_stdout)
-        self._supervised.set()
+        try:
+            with self._supervision:
+                async with anyio.create_task_group() as task_group:
+                    task_group.start_soon(self._watch)
+                    task_group.start_soon(self._relay_stderr)
+                    task_group.start_soon(self._take_over_stdout)
+        finally:
+            self._supervised.set()
+
+    async def _wait_exited(self) -> None:
+        """Wait for the end, also where nobody watches for it any more.
+
+        A loop of asyncio that ends cancels every task, and knows no shields.
+        """
+        await self._watched.wait()
+        if not self.exited.is_set():
+            await self._note_end()
 
     async def _watch(self) -> None:
+        try:
+            await self._note_end()
+        finally:
+            self._watched.set()
+
+    async def _note_end(self) -> None:
         await self._child.wait_ended()
         self._status = self._child.reap()
         # Its last words are in the pipe now. `exit` is to hold them, so they are read at once
