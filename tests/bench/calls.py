@@ -137,7 +137,8 @@ class _RunningPeer:
         try:
             for role in ["server", "client"] if self._peer.has_server else ["client"]:
                 command = [self._python, "-m", "tests.bench.child", self._peer.name, role, address]
-                self._children.append(Child(command, self._stage, child_variables()))
+                variables = child_variables(TMPDIR=str(self._stage / "tmp"))
+                self._children.append(Child(command, self._stage, variables))
                 report = self._children[-1].report(TIMEOUT)
                 self._results.versions[self._peer.name] = report["versions"]
         except ChildError as error:

@@ -81,6 +81,8 @@ def stage() -> Iterator[Path]:
     # A Unix socket's path may have 107 bytes at most, and TMPDIR may be long.
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name:
         folder = Path(name)
+        # What a server that is ended leaves behind goes with this folder.
+        (folder / "tmp").mkdir()
         package = folder / "tests"
         package.mkdir()
         (package / "__init__.py").touch()

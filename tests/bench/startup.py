@@ -192,7 +192,7 @@ def run_script(command: Sequence[str], stage: Path, **variables: str) -> dict[st
     process = subprocess.Popen(
         command,
         cwd=stage,
-        env=child_variables(PYTHONPATH=str(stage), **variables),
+        env=child_variables(PYTHONPATH=str(stage), TMPDIR=str(stage / "tmp"), **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
