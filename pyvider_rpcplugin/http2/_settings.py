@@ -40,7 +40,7 @@ class LocalSettings:
         max_concurrent_streams: Streams that the peer may have open.
     """
 
-    initial_window_size: int = 1 << 20
+    initial_window_size: int = 4 << 20
     connection_window_size: int = 32 << 20
     max_frame_size: int = 1 << 18
     max_concurrent_streams: int = 1000
@@ -64,7 +64,7 @@ class RemoteSettings:
     """What the peer announced, with the protocol's defaults until it did."""
 
     max_concurrent_streams: int = UNLIMITED
-    initial_window_size: int = DEFAULT_WINDOW
+    initial_window_size: int = 4 << 20
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     max_header_list_size: int = UNLIMITED
 
