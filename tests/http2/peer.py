@@ -9,6 +9,7 @@ import h2.connection
 import h2.settings
 
 from pyvider_rpcplugin.http2 import (
+    DataReceived,
     Event,
     H2Connection,
     HeaderEncoder,
@@ -93,7 +94,7 @@ class Link:
     def feed(self, *items: bytes | Frame) -> list[Event]:
         """Deliver bytes and frames to ours; what they mean to us."""
         data = b"".join(i if isinstance(i, bytes) else i.serialize() for i in items)
-        return [e for part in pieces(data, self.step) for e in self.ours.receive_data(part)]
+        return joined(e for part in pieces(data, self.step) for e in self.ours.receive_data(part))
 
     def to_peer(self) -> list[Any]:
         """Deliver what we have to send; what it means to the peer."""
@@ -133,3 +134,21 @@ def only(events: Iterable[object], kind: type[Any]) -> Any:
     """The one event of `kind`."""
     (event,) = [e for e in events if isinstance(e, kind)]
     return event
+
+
+def joined(events: Iterable[Event]) -> list[Event]:
+    """`events` with adjacent content of one stream as one event, however it was cut."""
+    result: list[Event] = []
+    for event in events:
+        last = result[-1] if result else None
+        if (
+            isinstance(event, DataReceived)
+            and isinstance(last, DataReceived)
+            and last.stream is event.stream
+        ):
+            result[-1] = DataReceived(
+                event.stream, bytes(last.data) + bytes(event.data), end_stream=event.end_stream
+            )
+        else:
+            result.append(event)
+    return result

@@ -108,7 +108,19 @@ def test_any_split_gives_the_same_frames(frames, cuts):
         read += reader.feed(data[:size])
         data = data[size:]
     read += reader.feed(data)
-    assert read == frames
+    assert joined(read) == joined(frames)
+
+
+def joined(frames):
+    """`frames` with adjacent content of one stream as one, since DATA is given out in parts."""
+    result = []
+    for kind, flags, stream_id, payload in frames:
+        last = result[-1] if result else (None, 0, 0, b"")
+        if last[0] == kind == FrameType.DATA and last[2] == stream_id and not last[1] & 1:
+            payload = last[3] + bytes(payload)  # noqa: PLW2901
+            result.pop()
+        result.append((kind, flags, stream_id, bytes(payload)))
+    return result
 
 
 def test_reserved_bit_of_the_stream_identifier_is_ignored():
@@ -126,7 +138,7 @@ def test_frame_that_is_too_large_is_refused_by_its_header(step):
             for frame in reader.feed(data[start : start + step]):
                 read.append(frame)  # noqa: PERF402  # what came before the error counts
     assert caught.value.code == ErrorCode.FRAME_SIZE_ERROR
-    assert read == [(0, 0, 1, bytes(100))]
+    assert joined(read) == [(0, 0, 1, bytes(100))]
 
 
 def test_payload_without_padding_stays_as_it_is():
