@@ -321,6 +321,8 @@ class RPCPluginServer:
                     task_status.started(listener.address)
                 await session.stop_requested.wait()
                 self._health.stop()
+                # Whoever connects from now on is refused, and not left waiting for an answer.
+                await listener.aclose()
                 await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
                 tg.cancel_scope.cancel()
 
