@@ -21,7 +21,7 @@ else:
     from pyvider_rpcplugin.process._posix import Child
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ async def start_process(
     stdin: Literal["null", "inherit"] = "null",
     on_stderr_line: Callable[[str], None] | None = None,
     term_grace: float = TERM_GRACE,
-) -> AsyncIterator[PluginProcess]:
+) -> AsyncGenerator[PluginProcess, None]:
     """Start a process that lives at most as long as the `async with` block.
 
     Whatever ends the block, the process and its children are gone afterwards: asked by SIGTERM,
@@ -80,26 +80,17 @@ async def start_process(
         child = Child(words, env, folder, stdin)
     except (OSError, ValueError) as error:
         raise explain(error, words, env, folder) from error
-    failure: BaseException | None = None
     try:
         process = PluginProcess(child, on_stderr_line)
         logger.debug("process.started pid=%d program=%s", child.pid, words[0])
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(process._supervise, name=f"process {child.pid}")  # noqa: SLF001
-            try:
-                yield process
-            except BaseException as error:  # noqa: BLE001 - raised again below, outside the group
-                # A group would wrap it, and it is not the group's: its tasks never fail.
-                failure = error
-            await process._end(term_grace)  # noqa: SLF001
+        async with process.watched(term_grace):
+            yield process
     finally:
         if child.has_ended():
             child.reap()
         elif not child.kill_and_wait(_LAST_RESORT_GRACE):
             logger.warning("process.left pid=%d", child.pid)
         child.close()
-    if failure is not None:
-        raise failure
 
 
 class PluginProcess:
@@ -126,6 +117,24 @@ class PluginProcess:
     def __repr__(self) -> str:
         state = self.exit.describe() if self.exited.is_set() else "running"
         return f"<PluginProcess {self.pid} {state}>"
+
+    @asynccontextmanager
+    async def watched(self, term_grace: float) -> AsyncGenerator[None, None]:
+        """Watch the process and hear it out in an `async with` block, and end it with the block.
+
+        Not for users: `start_process` does it.
+        """
+        failure: BaseException | None = None
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(self._supervise, name=f"process {self.pid}")
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside the group
+                # A group would wrap it, and it is not the group's: its tasks never fail.
+                failure = error
+            await self._end(term_grace)
+        if failure is not None:
+            raise failure
 
     @property
     def pid(self) -> int:

@@ -97,7 +97,7 @@ class _OwnSocket:
 
 def _plain_address(address: Any) -> Any:
     """Bring an address to the form that anyio gives: host and port only, or a path."""
-    return address[:2] if isinstance(address, tuple) else address
+    return address if isinstance(address, (str, bytes)) else address[:2]
 
 
 @final

@@ -14,7 +14,7 @@ from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, StreamListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 _CAPACITY = 65536
 
@@ -155,7 +155,7 @@ class MemoryTransport(RPCPluginTransport):
     network = "memory"
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[MemoryListener]:
+    async def listen(self) -> AsyncGenerator[MemoryListener, None]:
         """Listen for the length of an `async with` block."""
         self._begin_listening()
         listener = MemoryListener(f"memory-{id(self):x}")

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -15,9 +15,10 @@ from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, Sequence
 
-    SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+    # IPv4: host and port. IPv6: also flow label and scope.
+    SocketAddress = tuple[Any, ...]
 
 _BACKLOG = 1024
 _LARGEST_PORT = 65535
@@ -77,7 +78,7 @@ class TCPSocketTransport(RPCPluginTransport):
         return f"<TCPSocketTransport {format_address(self._host, self._port)}>"
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[SocketListener]:
+    async def listen(self) -> AsyncGenerator[SocketListener, None]:
         """Listen for the length of an `async with` block.
 
         Where the host name has several addresses, the first one that works is taken.
@@ -146,7 +147,11 @@ class TCPSocketTransport(RPCPluginTransport):
     async def _resolve(
         self, *, listening: bool
     ) -> list[tuple[socket.AddressFamily, SocketAddress]]:
+        if not self._host:  # the resolver would take it for every interface, or for this machine
+            message = "no host is given for tcp"
+            raise TransportError(message, hint='use "127.0.0.1", or "0.0.0.0" for every interface')
         flags = socket.AI_PASSIVE if listening else 0
+        found: Sequence[tuple[Any, ...]]
         try:
             try:
                 # A numeric address needs no look-up, and so no thread that does it.
@@ -157,13 +162,13 @@ class TCPSocketTransport(RPCPluginTransport):
                     flags=flags | socket.AI_NUMERICHOST,
                 )
             except socket.gaierror:
-                found = await anyio.getaddrinfo(  # type: ignore[assignment]
+                found = await anyio.getaddrinfo(
                     self._host, self._port, type=socket.SOCK_STREAM, flags=flags
                 )
         except (OSError, UnicodeError, OverflowError) as error:
             message = f"cannot find the host {self._host!r}: {_reason(error)}"
             raise TransportError(message, hint="check the spelling, or use its address") from error
-        return [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
+        return [(entry[0], entry[4]) for entry in found]
 
 
 def _listening_socket(family: socket.AddressFamily, address: SocketAddress) -> socket.socket:

@@ -18,7 +18,7 @@ from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class UnixSocketTransport(RPCPluginTransport):
         return f"<UnixSocketTransport {self._path or 'unnamed'}>"
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[SocketListener]:
+    async def listen(self) -> AsyncGenerator[SocketListener, None]:
         """Listen for the length of an `async with` block.
 
         A socket file that nobody listens on any more is replaced. The socket file is removed at
