@@ -125,12 +125,14 @@ class MessageChannel:
             DeadlineExceeded: The call's deadline passed first.
             anyio.BusyResourceError: Another task receives already.
         """
-        if self._receiver is not None:
-            action = "receiving from"
-            raise anyio.BusyResourceError(action)
+        self._check_receiver()
+        if self._stream.owner is None:
+            raise _over()
         self._receiver = waiter = self._connection.new_waiter()
         self._rested()
-        early = self.buffer.credit_all()
+        # Who waits for the end of the call, while messages are here that nobody takes, gets no
+        # more of them.
+        early = 0 if self.buffer.ready else self.buffer.credit_all()
         if early:
             self._acknowledge(early)
         try:
@@ -138,10 +140,17 @@ class MessageChannel:
         finally:
             self._receiver = None
 
-    async def _wait_sendable(self) -> None:
+    def _check_receiver(self) -> None:
+        if self._receiver is not None:
+            action = "receiving from"
+            raise anyio.BusyResourceError(action)
+
+    def _check_sender(self) -> None:
         if self._sender is not None:
             action = "sending to"
             raise anyio.BusyResourceError(action)
+
+    async def _wait_sendable(self) -> None:
         self._sender = waiter = self._connection.new_waiter()
         self._rested()
         try:
@@ -165,8 +174,14 @@ class MessageChannel:
         self._unyielded += size
         self._messages_until_yield -= 1
         if self._unyielded >= _BYTES_UNTIL_YIELD or self._messages_until_yield <= 0:
-            self._rested()
-            await lowlevel.checkpoint()
+            await self._yield()
+
+    async def _yield(self) -> None:
+        self._rested()
+        await lowlevel.checkpoint()
+        # A task that never has to wait must not outlive its deadline for that.
+        if self._deadline is not None and self._deadline.time_remaining() <= 0:
+            raise DeadlineExceeded
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -175,7 +190,9 @@ class MessageChannel:
 
         Raises:
             GRPCError: It is too large, malformed, or cannot be decoded.
+            anyio.BusyResourceError: Another task receives already.
         """
+        self._check_receiver()
         try:
             taken = self.buffer.take()
         except MessageTooLarge as error:
@@ -217,8 +234,7 @@ class MessageChannel:
         """Let others run, now and then, when messages keep coming."""
         self._messages_until_yield -= 1
         if self._messages_until_yield <= 0:
-            self._rested()
-            await lowlevel.checkpoint()
+            await self._yield()
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -238,9 +254,6 @@ class MessageChannel:
         h2 = connection.h2
         if h2.sendable(self._stream) < len(data) or not connection.has_room:
             return False
-        if self._sender is not None:
-            action = "sending to"
-            raise anyio.BusyResourceError(action)
         h2.send_data(self._stream, data, end_stream=end_stream)
         return True
 
@@ -258,6 +271,7 @@ class MessageChannel:
         Cancellation:
             Where a part was sent, the stream is reset: the peer could not make sense of the rest.
         """
+        self._check_sender()
         if not self._sending_makes_sense():
             return
         size = len(prefix) + len(message)
@@ -310,13 +324,16 @@ class MessageChannel:
     def _sending_makes_sense(self) -> bool:
         if self.failure is not None:
             raise self.failure
-        return not (self.unwanted or self._stream.closed)
+        if not self._stream.closed:
+            return not self.unwanted
+        if self._stream.owner is None:
+            raise _over()
+        return False
 
     def reset(self, code: ErrorCode) -> None:
         """End the stream at once, and give back what was received and not taken."""
-        h2 = self._connection.h2
-        h2.reset_stream(self._stream, code)
-        self.release()
+        self._connection.h2.reset_stream(self._stream, code)
+        self.discard()
         self._connection.flush()
 
     def flush(self) -> None:
@@ -326,16 +343,24 @@ class MessageChannel:
     def close(self) -> None:
         """Nobody will use the call any more: end what has not ended by itself."""
         self._stream.owner = None
+        self.failure = None  # Its traceback leads back here: a cycle.
         if not self._stream.closed:
             self.reset(ErrorCode.CANCEL)
-        else:
-            self.release()
+        elif self._stream.unconsumed:
+            self.discard()
 
-    def release(self) -> None:
+    def discard(self) -> None:
         """Give back what was received and not taken: nobody will."""
         self.buffer.clear()
-        self._connection.h2.release(self._stream)
+        h2 = self._connection.h2
+        before = h2.output_size
+        h2.release(self._stream)
+        if h2.output_size > before:
+            self._connection.flush()
 
+
+def _over() -> GRPCError:
+    return GRPCError(Status.CANCELLED, "the call is over")
 
 
 async def wait_until(waiter: Waiter, deadline: Deadline | None) -> None:
@@ -367,7 +392,8 @@ def encode_message(
     """
     data = codec.encode(message, message_type)
     if len(data) > (limit if limit >= 0 else LARGEST_MESSAGE):
-        msg = f"a message of {len(data)} octets, at most {limit} may be sent"
+        most = limit if limit >= 0 else LARGEST_MESSAGE
+        msg = f"a message of {len(data)} octets, at most {most} may be sent"
         raise GRPCError(Status.RESOURCE_EXHAUSTED, msg)
     if encoding is not None and data:
         data = encoding.compress(data)
