@@ -477,6 +477,25 @@ async def test_cancelled_while_it_is_being_ended_it_is_ended_all_the_same():
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelled_at_any_turn_of_the_loop_it_leaves_nothing(turns):
+    pids: list[int] = []
+
+    async def run() -> None:
+        async with start(["sh", "-c", "echo up; exit 3"]) as process:
+            pids.append(process.pid)
+            await process.drain_stdout()
+            await process.wait()
+            await process.shutdown()
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(run)
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        task_group.cancel_scope.cancel()
+    assert not any(alive(pid) for pid in pids)
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_asyncio_s_own_cancel_which_knows_no_shield_still_leaves_nothing():
     import asyncio

@@ -555,6 +555,28 @@ async def test_a_cancelled_connect_leaves_nothing(make):
         assert scope.cancel_called
 
 
+@any_transport
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelled_at_any_turn_of_the_loop_nothing_is_left(make, turns):
+    transport = make()
+
+    async def run() -> None:
+        async with transport.listen() as listener, anyio.create_task_group() as task_group:
+            task_group.start_soon(listener.serve, echo)
+            async with connector(transport).connect() as stream:
+                await stream.send(b"x")
+                await stream.receive()
+            task_group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(run)
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        task_group.cancel_scope.cancel()
+    with pytest.raises(TransportError):
+        _ = transport.address
+
+
 async def test_an_unknown_network_is_an_error():
     with pytest.raises(TransportError, match="unknown kind of network"):
         transport_for("udp", "127.0.0.1:1")
