@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyvider_rpcplugin._lazy import lazy_names
+from pyvider_rpcplugin._version import __version__
+
 if TYPE_CHECKING:
     from .client import PluginHost, RPCPluginClient
     from .config import configure
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
         TransportT,
     )
 
-__version__ = "1.0.0.dev0"
 
 __all__ = [
     "TRANSPORT_TYPES",
@@ -95,17 +97,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            from importlib import import_module  # noqa: PLC0415 - only when a name is used
-
-            value: object = getattr(import_module(f"{__name__}.{home}"), name)
-            globals()[name] = value
-            return value
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

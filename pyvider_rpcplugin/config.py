@@ -9,7 +9,8 @@ The fields of :class:`Settings` are the only list of settings. Error messages, t
 :func:`setting_names` gives and the table in the documentation are all made from it.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: the fields' annotations are read, and evaluating
+# them from strings takes a good part of a plugin's start.
 
 import functools
 import logging
@@ -423,9 +424,10 @@ _configured: Mapping[str, object] = {}
 @functools.cache
 def _table() -> dict[str, _Setting]:
     """The settings by name, in the order in which they are declared."""
-    hints = typing.get_type_hints(Settings, include_extras=True)
     return {
-        name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")
+        name: hint.__metadata__[0]
+        for name, hint in Settings.__annotations__.items()
+        if hasattr(hint, "__metadata__")
     }
 
 

@@ -364,13 +364,13 @@ class H2Connection:
                     if kind == DATA:
                         self._on_data(flags, stream_id, payload)
                     elif kind == HEADERS:
-                        self._on_headers(flags, stream_id, payload)
+                        self._on_headers(flags, stream_id, bytes(payload))
                     else:
                         handler = _HANDLERS.get(kind)
                         if handler is None:  # section 4.1: unknown types are ignored
                             self.guard.count_idle("a frame of unknown type")
                         else:
-                            handler(self, flags, stream_id, payload)
+                            handler(self, flags, stream_id, bytes(payload))
                 except StreamFault as fault:
                     self._reset_faulted(fault)
         except ConnectionFault as fault:

@@ -6,16 +6,16 @@ the connection calls that about once a second while frames are counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from ._errors import ConnectionFault, ErrorCode
 
 TINY_FRAME = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds on one connection; the defaults are far above what an honest peer needs.
 
     Attributes:

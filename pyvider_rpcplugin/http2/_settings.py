@@ -5,8 +5,9 @@ Sans-I/O: no awaits here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from ._errors import ConnectionFault, ErrorCode
 from ._frames import DEFAULT_MAX_FRAME_SIZE, LARGEST_MAX_FRAME_SIZE, LARGEST_WINDOW
@@ -26,8 +27,7 @@ class SettingCode(IntEnum):
     MAX_HEADER_LIST_SIZE = 0x6
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSettings:
+class LocalSettings(msgspec.Struct, frozen=True):
     """What we announce.
 
     Attributes:
@@ -59,12 +59,11 @@ class LocalSettings:
         return values
 
 
-@dataclass(slots=True)
-class RemoteSettings:
+class RemoteSettings(msgspec.Struct):
     """What the peer announced, with the protocol's defaults until it did."""
 
     max_concurrent_streams: int = UNLIMITED
-    initial_window_size: int = 4 << 20
+    initial_window_size: int = DEFAULT_WINDOW
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     max_header_list_size: int = UNLIMITED
 

@@ -6,13 +6,18 @@ Generated grpclib stubs take the one, generated bases are added to the other.
 
 from __future__ import annotations
 
-from ._channel import Channel, open_channel
-from ._client_stream import ClientStream
-from ._metadata import Deadline
-from ._options import RPCOptions
-from ._server import Servable, Server
-from ._server_stream import ServerStream
-from .errors import ConnectionLost, DeadlineExceeded
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ._channel import Channel, open_channel
+    from ._client_stream import ClientStream
+    from ._metadata import Deadline
+    from ._options import RPCOptions
+    from ._server import Servable, Server
+    from ._server_stream import ServerStream
+    from .errors import ConnectionLost, DeadlineExceeded
 
 __all__ = [
     "Channel",
@@ -26,3 +31,15 @@ __all__ = [
     "ServerStream",
     "open_channel",
 ]
+
+_HOMES = {  # A plugin needs the server, a host the channel.
+    "_channel": ("Channel", "open_channel"),
+    "_client_stream": ("ClientStream",),
+    "_metadata": ("Deadline",),
+    "_options": ("RPCOptions",),
+    "_server": ("Servable", "Server"),
+    "_server_stream": ("ServerStream",),
+    "errors": ("ConnectionLost", "DeadlineExceeded"),
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio import lowlevel
-from anyio.abc import TaskStatus
 from grpclib.const import Cardinality, Status
 from grpclib.events import (
     _DispatchChannelEvents,  # the base of what `grpclib.events.listen` takes
 )
 from grpclib.exceptions import GRPCError
-from multidict import MultiDict
 
-from pyvider_rpcplugin import __version__
 from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
+from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder
 
@@ -26,21 +24,21 @@ from ._client_stream import ClientStream
 from ._codecs import content_type, default_codec, default_details_codec
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
-from ._metadata import effective_deadline, encode_metadata, encode_timeout
+from ._metadata import effective_deadline, encode_metadata, encode_timeout, new_metadata
 from ._options import RPCOptions
 from .errors import ConnectionLost, DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from anyio.abc import ByteStream, TaskGroup
+    from anyio.abc import ByteStream, TaskGroup, TaskStatus
     from grpclib.client import Channel as _Base
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
-    from grpclib.metadata import Deadline as GrpclibDeadline
+    from grpclib.metadata import Deadline as GrpclibDeadline, _Metadata as Metadata
 
     from pyvider_rpcplugin.exception import PluginExit
 
-    from ._metadata import Deadline, MetadataLike, MetadataValue
+    from ._metadata import Deadline, MetadataLike
 else:
     _Base = object
 
@@ -157,7 +155,7 @@ class Channel(_Base):
         request_type: type[SendT],
         reply_type: type[RecvT],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109  # grpclib's interface
+        timeout: float | None = None,  # grpclib's interface
         deadline: GrpclibDeadline | None = None,
         metadata: MetadataLike | None = None,
     ) -> ClientStream[SendT, RecvT]:
@@ -176,7 +174,7 @@ class Channel(_Base):
         return ClientStream(
             self,
             name,
-            MultiDict(metadata) if metadata else None,
+            new_metadata(metadata) if metadata else None,
             cardinality,
             request_type,
             reply_type,
@@ -193,7 +191,7 @@ class Channel(_Base):
         self,
         name: str,
         deadline: Deadline | None,
-        metadata: MultiDict[MetadataValue] | None,
+        metadata: Metadata | None,
     ) -> bytes:
         """The encoded header section of a request. What is the same each time is kept.
 
@@ -245,7 +243,8 @@ class Channel(_Base):
                     raise GRPCError(Status.UNAVAILABLE, "the channel is not open")
                 if pending is not None and pending.error is not None:
                     cause = pending.error
-                    raise ConnectionLost(f"could not connect again: {cause}") from cause
+                    msg = f"could not connect again: {cause}"
+                    raise ConnectionLost(msg) from cause
                 first = not self._pending or self._pending[0] is pending
                 connection = self._connection
                 if connection is not None and first and self._usable(connection):
@@ -343,7 +342,9 @@ class Channel(_Base):
             raise TransportError(message, hint) from connection.lost
         if scope.cancelled_caught:
             connection.close()
-            message = f"the other side accepted the connection and sent no HTTP/2 within {timeout:g} s"
+            message = (
+                f"the other side accepted the connection and sent no HTTP/2 within {timeout:g} s"
+            )
             raise TransportError(message, "Is it a gRPC server, and without TLS?")
         self._connection = connection
         self._wake_all()

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError
-from multidict import MultiDict
 
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
 
 from ._call import MessageChannel, encode_message, encoding_named
 from ._codecs import subtype_of
-from ._metadata import MetadataValue, decode_metadata
+from ._metadata import decode_metadata, new_metadata
 from ._status import (
     DETAILS_KEY,
     CallStatus,
@@ -20,13 +19,15 @@ from ._status import (
     status_from_reset,
     status_from_trailers,
 )
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from grpclib.client import Stream as _Base
+    from grpclib.metadata import _Metadata as Metadata
+    from grpclib.protocol import Peer as PeerBase
 
     from ._channel import Channel
-    from ._connection import Peer
     from ._metadata import Deadline
 else:
     _Base = Generic
@@ -101,16 +102,16 @@ class ClientStream(_Base[SendT, RecvT]):
     __slots__ = (
         "_cancelled",
         "_cardinality",
-        "_channel",
-        "_deadline",
+        "_due",
         "_ended",
         "_headers",
         "_message_received",
         "_message_sent",
         "_messages",
-        "_metadata",
         "_method_name",
+        "_owner",
         "_recv_type",
+        "_request_metadata",
         "_send_type",
         "_status",
         "_trailer_block",
@@ -123,19 +124,19 @@ class ClientStream(_Base[SendT, RecvT]):
         self,
         channel: Channel,
         method_name: str,
-        metadata: MultiDict[MetadataValue] | None,
+        metadata: Metadata | None,
         cardinality: Cardinality,
         send_type: type[SendT],
         recv_type: type[RecvT],
         deadline: Deadline | None,
     ) -> None:
-        self._channel = channel
+        self._owner = channel
         self._method_name = method_name
-        self._metadata = metadata
+        self._request_metadata = metadata
         self._cardinality = cardinality
         self._send_type = send_type
         self._recv_type = recv_type
-        self._deadline = deadline
+        self._due = deadline
         self._messages: MessageChannel | None = None
         self._headers: HeaderBlock | None = None
         self._trailer_block: HeaderBlock | None = None
@@ -144,21 +145,21 @@ class ClientStream(_Base[SendT, RecvT]):
         self._message_received = False
         self._ended = False
         self._cancelled = False
-        self.initial_metadata: MultiDict[MetadataValue] | None = None
-        self.trailing_metadata: MultiDict[MetadataValue] | None = None
-        self.peer: Peer | None = None
+        self.initial_metadata: Metadata | None = None
+        self.trailing_metadata: Metadata | None = None
+        self.peer: PeerBase | None = None
 
     @property
     def deadline(self) -> Deadline | None:
         """By when the call must be complete; None: whenever."""
-        return self._deadline
+        return self._due
 
     @property
-    def metadata(self) -> MultiDict[MetadataValue]:
+    def metadata(self) -> Metadata:
         """What is sent with the request."""
-        if self._metadata is None:
-            self._metadata = MultiDict()
-        return self._metadata
+        if self._request_metadata is None:
+            self._request_metadata = new_metadata()
+        return self._request_metadata
 
     # --- what the connection reports ---------------------------------------------------------
 
@@ -234,20 +235,20 @@ class ClientStream(_Base[SendT, RecvT]):
         if self._messages is not None:
             msg = "Request is already sent"
             raise ProtocolError(msg)
-        channel = self._channel
+        channel = self._owner
         if channel.events.active:
             (metadata,) = await channel.events.send_request(
-                self.metadata,  # type: ignore[arg-type]  # grpclib has a NewType for it
+                self.metadata,
                 method_name=self._method_name,
-                deadline=self._deadline,
+                deadline=self._due,
                 content_type=channel.content_type,
             )
-            self._metadata = metadata
-        connection = channel.connection_now() or await channel.wait_connection(self._deadline)
-        block = channel.request_block(self._method_name, self._deadline, self._metadata)
+            self._request_metadata = metadata
+        connection = channel.connection_now() or await channel.wait_connection(self._due)
+        block = channel.request_block(self._method_name, self._due, self._request_metadata)
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
-        messages = MessageChannel(connection, stream, channel.codec, self._deadline)
+        messages = MessageChannel(connection, stream, channel.codec, self._due)
         messages.encoding_out = channel.encoding
         self._messages = messages
         self.peer = connection.peer
@@ -272,7 +273,7 @@ class ClientStream(_Base[SendT, RecvT]):
         elif self._ended:
             msg = "Stream is ended"
             raise ProtocolError(msg)
-        channel = self._channel
+        channel = self._owner
         if channel.events.active:
             (message,) = await channel.events.send_message(message)
         encoded = encode_message(
@@ -337,13 +338,13 @@ class ClientStream(_Base[SendT, RecvT]):
             self._status = head.status
             self._open_messages.reset(ErrorCode.CANCEL)
             head.status.raise_for_error()
-        metadata: MultiDict[MetadataValue] = MultiDict()
+        metadata = new_metadata()
         trailers_only = block is self._trailer_block
         if head.has_metadata and not trailers_only:
             metadata = decode_metadata(block.fields)
-        events = self._channel.events
+        events = self._owner.events
         if events.active:
-            (metadata,) = await events.recv_initial_metadata(metadata)  # type: ignore[arg-type]
+            (metadata,) = await events.recv_initial_metadata(metadata)
         self.initial_metadata = metadata
         if trailers_only:
             (await self._take_trailers()).raise_for_error()
@@ -370,11 +371,12 @@ class ClientStream(_Base[SendT, RecvT]):
             if message is not None:
                 break
             if messages.buffer.eof:
-                return await self._at_end()
+                await self._at_end()
+                return None
             if messages.failure is not None:
                 raise messages.failure
             await messages.wait_received()
-        events = self._channel.events
+        events = self._owner.events
         if events.active:
             (message,) = await events.recv_message(message)
         self._message_received = True
@@ -429,13 +431,13 @@ class ClientStream(_Base[SendT, RecvT]):
             return self._finish_status()
         status = self._finish_status()
         block = self._trailer_block
-        metadata: MultiDict[MetadataValue] = MultiDict()
+        metadata = new_metadata()
         if block is not None and _trailers(block).has_metadata:
             metadata = decode_metadata(block.fields)
-        events = self._channel.events
+        events = self._owner.events
         if events.active:
             (metadata,) = await events.recv_trailing_metadata(
-                metadata,  # type: ignore[arg-type]
+                metadata,
                 status=status.status,
                 status_message=status.message,
                 status_details=status.details,
@@ -453,7 +455,7 @@ class ClientStream(_Base[SendT, RecvT]):
                 trailers = _trailers(block)
                 self._status = trailers.status
                 if trailers.has_details:
-                    codec = self._channel.details_codec()
+                    codec = self._owner.details_codec()
                     self._status = status_from_trailers(block.fields, codec)
         return self._status
 
@@ -499,7 +501,7 @@ class ClientStream(_Base[SendT, RecvT]):
                 await self._finish(messages)
         finally:
             messages.close()
-            self._channel.stream_closed()
+            self._owner.stream_closed()
 
     async def _finish(self, messages: MessageChannel) -> None:
         """Leave the block without an exception: see the call to its end, or give it up."""

@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyio.abc import ByteStream
+    from grpclib.protocol import Peer as _PeerBase
 
     from pyvider_rpcplugin.http2 import HeaderBlock
 
     from ._options import RPCOptions
+else:
+    _PeerBase = object
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class StreamOwner(Protocol):
         """The connection is gone."""
 
 
-class Peer:
+class Peer(_PeerBase):
     """Who is at the other end of a connection, in grpclib's words."""
 
     __slots__ = ("_stream",)
@@ -91,7 +94,7 @@ class Peer:
         """The peer's certificate as `ssl.SSLSocket.getpeercert` gives it; None without TLS."""
         from anyio.streams.tls import TLSAttribute  # noqa: PLC0415 - loads ssl
 
-        return self._stream.extra(TLSAttribute.peer_certificate, None)  # type: ignore[return-value]
+        return self._stream.extra(TLSAttribute.peer_certificate, None)
 
 
 class RPCConnection:

@@ -126,9 +126,7 @@ class MessageBuffer:
 
     def _join(self, size: int) -> bytes:
         """Remove `size` octets, which are in more than one chunk; return all but the prefix."""
-        parts: list[bytes | memoryview] = [
-            memoryview(self._head)[self._position + PREFIX_SIZE :]
-        ]
+        parts: list[bytes | memoryview] = [memoryview(self._head)[self._position + PREFIX_SIZE :]]
         size -= len(self._head) - self._position
         self._head, self._position = b"", 0
         while size:

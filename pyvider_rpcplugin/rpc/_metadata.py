@@ -1,5 +1,4 @@
-"""Metadata, deadlines and status messages as header fields (gRPC over HTTP/2, "Requests" and
-"Responses").
+"""Metadata and deadlines as header fields (gRPC over HTTP/2, "Requests").
 
 grpclib's own functions are used where they are right. Ours differ: empty and comma-joined binary
 values, empty text values, timeouts of at most eight digits, and time by the running loop's clock.
@@ -12,7 +11,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from grpclib.metadata import Deadline as GrpclibDeadline
@@ -20,6 +19,8 @@ from multidict import MultiDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from grpclib.metadata import _Metadata as Metadata
 
     from pyvider_rpcplugin.http2 import Field
 
@@ -129,9 +130,9 @@ def encode_metadata(metadata: MetadataLike) -> list[Field]:
     return fields
 
 
-def decode_metadata(fields: Iterable[Field]) -> MultiDict[MetadataValue]:
+def decode_metadata(fields: Iterable[Field]) -> Metadata:
     """The metadata among header fields, in order; a binary value that is malformed is left out."""
-    metadata: MultiDict[MetadataValue] = MultiDict()
+    metadata = new_metadata()
     for key, value in fields:
         if key in _RESERVED or key.startswith("grpc-"):
             continue
@@ -145,6 +146,11 @@ def decode_metadata(fields: Iterable[Field]) -> MultiDict[MetadataValue]:
         else:
             metadata.add(key, value)
     return metadata
+
+
+def new_metadata(values: MetadataLike = ()) -> Metadata:
+    """Metadata of its own, in the type that grpclib gives it."""
+    return cast("Metadata", MultiDict(values))
 
 
 def encode_binary(value: bytes) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Compression = Literal["gzip", "deflate"]
 
 
-@dataclass(frozen=True, slots=True)
-class RPCOptions:
+class RPCOptions(msgspec.Struct, frozen=True):
     """Options of a `Channel` or a `Server`.
 
     Attributes:

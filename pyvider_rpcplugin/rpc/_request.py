@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from multidict import MultiDict
 
 from ._call import encoding_named
 from ._codecs import subtype_of
 from ._compression import accepted
-from ._metadata import decode_metadata, decode_timeout
+from ._metadata import decode_metadata, decode_timeout, new_metadata
 from ._status import CallStatus
 
 if TYPE_CHECKING:
+    from grpclib.metadata import _Metadata as Metadata
+
     from pyvider_rpcplugin.http2 import HeaderBlock
 
     from ._compression import MessageEncoding
-    from ._metadata import MetadataValue
 
 
 class Refusal(NamedTuple):
@@ -88,9 +88,9 @@ class RequestHead:
             return Refusal(CallStatus(error.status, error.message))
         return None
 
-    def metadata(self) -> MultiDict[MetadataValue]:
+    def metadata(self) -> Metadata:
         """The metadata, the caller's own copy."""
-        return decode_metadata(self._fields) if self._has_metadata else MultiDict()
+        return decode_metadata(self._fields) if self._has_metadata else new_metadata()
 
 
 def request_head(block: HeaderBlock) -> RequestHead:

@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-from anyio.abc import TaskStatus
 from grpclib.const import Handler, Status
 from grpclib.events import (
     _DispatchServerEvents,  # the base of what `grpclib.events.listen` takes
@@ -31,7 +30,7 @@ from ._status import CallStatus, status_fields
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from anyio.abc import ByteStream, Listener, TaskGroup
+    from anyio.abc import ByteStream, Listener, TaskGroup, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
     from pyvider_rpcplugin.http2 import Field, H2Stream
@@ -199,9 +198,7 @@ class Server:
             return default_details_codec()
         return self._own_details_codec
 
-    def response_block(
-        self, encoding: MessageEncoding | None, fields: Sequence[Field]
-    ) -> bytes:
+    def response_block(self, encoding: MessageEncoding | None, fields: Sequence[Field]) -> bytes:
         """The header section of a response."""
         block = self._blocks.get(encoding)
         if block is None:
@@ -298,7 +295,7 @@ class _ServerConnection:
             self.idle.set()
             self._connection.close()
 
-    def _accept(self, stream: H2Stream, block: HeaderBlock, _end_stream: bool) -> None:  # noqa: FBT001
+    def _accept(self, stream: H2Stream, block: HeaderBlock, _end_stream: bool) -> None:
         head = request_head(block)
         server = self._server
         refusal = head.refusal
@@ -331,11 +328,11 @@ class _ServerConnection:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
         status: CallStatus | None = None
         try:
-            if call.deadline is None:
+            if call.due is None:
                 status = await self._status_of(call, handler)
             else:
-                current_deadline.set(call.deadline)
-                with anyio.CancelScope(deadline=call.deadline.at):
+                current_deadline.set(call.due)
+                with anyio.CancelScope(deadline=call.due.at):
                     status = await self._status_of(call, handler)
             if status is not None and self._server.events.active:
                 await call.finish(status)
@@ -368,7 +365,7 @@ class _ServerConnection:
             await func(call)
         except GRPCError as error:
             return CallStatus(error.status, error.message, error.details)
-        except Exception as error:  # boundary: an exception of a handler becomes a status
+        except Exception as error:  # noqa: BLE001 - boundary: an exception of a handler becomes a status
             return _status_of_exception(call, error)
         return call.completion()
 

@@ -12,18 +12,20 @@ from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
 
 from ._call import MessageChannel
 from ._compression import ENCODINGS
-from ._metadata import MetadataLike, MetadataValue, encode_metadata
+from ._metadata import MetadataLike, encode_metadata
 from ._status import OK, CallStatus
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from anyio import TaskHandle
+    from grpclib.metadata import _Metadata as Metadata
+    from grpclib.protocol import Peer as PeerBase
     from grpclib.server import Stream as _Base
 
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
-    from ._connection import Peer, RPCConnection
+    from ._connection import RPCConnection
     from ._metadata import Deadline
     from ._request import RequestHead
     from ._server import Server
@@ -51,16 +53,17 @@ class ServerStream(_Base[RecvT, SendT]):
     __slots__ = (
         "_cardinality",
         "_connection",
+        "_h2_stream",
         "_handler",
         "_initial_metadata_sent",
         "_message_received",
         "_message_sent",
         "_messages",
         "_server",
-        "_stream",
         "_trailers_sent",
         "cancel_status",
         "deadline",
+        "due",
         "head",
         "metadata",
         "peer",
@@ -79,7 +82,7 @@ class ServerStream(_Base[RecvT, SendT]):
     ) -> None:
         self._server = server
         self._connection = connection
-        self._stream = stream
+        self._h2_stream = stream
         self._handler = handler
         self._cardinality = handler.cardinality
         self._messages = MessageChannel(connection, stream, server.codec, deadline=None)
@@ -91,9 +94,10 @@ class ServerStream(_Base[RecvT, SendT]):
         self._trailers_sent = False
         self.head = head
         self.deadline = deadline
-        self.metadata: MultiDict[MetadataValue] = head.metadata()
+        self.due = deadline
+        self.metadata: Metadata | None = head.metadata()
         self.user_agent: str | None = head.user_agent
-        self.peer: Peer = connection.peer
+        self.peer: PeerBase = connection.peer
         self.task: TaskHandle[None] | None = None
         self.cancel_status: CallStatus | None = None
         stream.owner = self
@@ -110,7 +114,7 @@ class ServerStream(_Base[RecvT, SendT]):
         """Content came."""
         self._messages.on_data(data, end_stream=end_stream)
 
-    def on_trailers(self, headers: HeaderBlock) -> None:  # noqa: ARG002  # gRPC gives them no meaning
+    def on_trailers(self, headers: HeaderBlock) -> None:  # gRPC gives them no meaning
         """The client ended the stream with trailers."""
         self._messages.on_end()
 
@@ -152,7 +156,8 @@ class ServerStream(_Base[RecvT, SendT]):
             if message is not None:
                 break
             if messages.buffer.eof:
-                return self._at_end()
+                self._at_end()
+                return None
             if messages.failure is not None:
                 raise messages.failure
             await messages.wait_received()
@@ -219,9 +224,9 @@ class ServerStream(_Base[RecvT, SendT]):
             values: Any = MultiDict(metadata or ())
             (metadata,) = await events.send_initial_metadata(values)
         fields = encode_metadata(metadata) if metadata else ()
-        if not self._stream.closed:
+        if not self._h2_stream.closed:
             block = self._server.response_block(self._messages.encoding_out, fields)
-            self._connection.h2.send_headers(self._stream, block)
+            self._connection.h2.send_headers(self._h2_stream, block)
         self._initial_metadata_sent = True
 
     async def send_message(self, message: SendT) -> None:
@@ -296,7 +301,7 @@ class ServerStream(_Base[RecvT, SendT]):
         if self._trailers_sent:
             return
         self._trailers_sent = True
-        stream = self._stream
+        stream = self._h2_stream
         if stream.closed:
             return
         h2 = self._connection.h2
@@ -321,7 +326,7 @@ class ServerStream(_Base[RecvT, SendT]):
         Raises:
             ProtocolError: It was cancelled already.
         """
-        if self._stream.closed:
+        if self._h2_stream.closed:
             msg = "Stream was already cancelled"
             raise ProtocolError(msg)
         self._trailers_sent = True

@@ -1,5 +1,6 @@
-"""How a call ended: status codes from trailers, HTTP and HTTP/2 (gRPC over HTTP/2, "Responses",
-"Errors", and the list of HTTP status codes beside it).
+"""How a call ended: status codes from trailers, from HTTP and from HTTP/2.
+
+See gRPC over HTTP/2, "Responses" and "Errors", and the list of HTTP status codes beside it.
 
 Sans-I/O: no awaits here.
 """

@@ -1,8 +1,7 @@
-"""The errors of calls. All of them are grpclib's `GRPCError`.
+"""The errors of calls. All of them are grpclib's `GRPCError`, and two say more.
 
-    GRPCError
-      ConnectionLost      UNAVAILABLE: the connection, or the plugin behind it, is gone
-      DeadlineExceeded    DEADLINE_EXCEEDED, and a TimeoutError
+- `ConnectionLost`: UNAVAILABLE, the connection, or the plugin behind it, is gone.
+- `DeadlineExceeded`: DEADLINE_EXCEEDED, and a TimeoutError.
 """
 
 from __future__ import annotations

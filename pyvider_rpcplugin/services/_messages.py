@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ._wire import bytes_field, fields, number_field
 
@@ -17,8 +18,7 @@ class ServingStatus(enum.IntEnum):
     SERVICE_UNKNOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Empty:
+class Empty(msgspec.Struct, frozen=True):
     """A message without fields (`plugin.Empty`, `grpc.health.v1.HealthListRequest`)."""
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name, which codecs call
@@ -33,8 +33,7 @@ class Empty:
         return cls()
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheckRequest:
+class HealthCheckRequest(msgspec.Struct, frozen=True):
     """`grpc.health.v1.HealthCheckRequest`."""
 
     service: str = ""
@@ -53,8 +52,7 @@ class HealthCheckRequest:
         return cls(service.decode())
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheckResponse:
+class HealthCheckResponse(msgspec.Struct, frozen=True):
     """`grpc.health.v1.HealthCheckResponse`."""
 
     status: ServingStatus = ServingStatus.UNKNOWN
@@ -76,11 +74,10 @@ class HealthCheckResponse:
         return cls(status)
 
 
-@dataclass(frozen=True, slots=True)
-class HealthListResponse:
+class HealthListResponse(msgspec.Struct, frozen=True):
     """`grpc.health.v1.HealthListResponse`."""
 
-    statuses: dict[str, HealthCheckResponse] = field(default_factory=dict)
+    statuses: dict[str, HealthCheckResponse] = msgspec.field(default_factory=dict)
 
     def SerializeToString(self) -> bytes:  # noqa: N802
         """Encode it: a map is a repeated message of key and value."""
