@@ -79,9 +79,9 @@ async def test_a_failure_before_the_start_is_raised_bare_with_its_context() -> N
             async with anyio.create_task_group() as tg:
                 tg.start_soon(anyio.sleep_forever)
                 try:
-                    {}["missing"]
+                    raise KeyError
                 except KeyError:
-                    raise RPCPluginError("broken")
+                    raise RPCPluginError("broken")  # noqa: B904 - the context is what is tested
 
     session = make(body)
     session.spawn()
@@ -302,9 +302,8 @@ def test_a_forgotten_session_cleans_up_and_warns_when_its_loop_ends(
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
     )
-    assert result.stdout.split("\n") == [
-        line for line in ("child cleaned", "cleaned", outcome) if line
-    ] + [""]
+    expected = [line for line in ("child cleaned", "cleaned", outcome) if line]
+    assert result.stdout.splitlines() == expected
     assert "ResourceWarning: plugin session x was still running" in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -331,6 +331,12 @@ async def listed(channel) -> dict[str, ServingStatus]:
     return {name: response.status for name, response in reply.statuses.items()}
 
 
+async def status(stream) -> ServingStatus:
+    message = await stream.recv_message()
+    assert message is not None
+    return message.status
+
+
 async def test_health_can_be_watched_to_the_end() -> None:
     from grpclib.const import Cardinality
 
@@ -338,20 +344,22 @@ async def test_health_can_be_watched_to_the_end() -> None:
     seen = []
     with anyio.fail_after(5):
         async with server.serve() as address, plugin_client(address=address) as client:
+            channel = client.grpc_channel
+            assert channel is not None
             with pytest.raises(GRPCError) as caught:
-                async with client.grpc_channel.request(
+                async with channel.request(
                     "/grpc.health.v1.Health/Watch",
                     Cardinality.UNARY_STREAM,
                     HealthCheckRequest,
                     HealthCheckResponse,
                 ) as stream:
                     await stream.send_message(HealthCheckRequest("mine"), end=True)
-                    seen.append((await stream.recv_message()).status)
+                    seen.append(await status(stream))
                     server.health.set_status("mine", ServingStatus.SERVING)
-                    seen.append((await stream.recv_message()).status)
+                    seen.append(await status(stream))
                     # The stop does not wait for a watcher; the grace would be too long for this.
                     async with server.stop(60):
-                        seen.append((await stream.recv_message()).status)
+                        seen.append(await status(stream))
                         await stream.recv_message()
             assert caught.value.status is Status.UNAVAILABLE
     assert seen == [
@@ -370,8 +378,10 @@ async def test_health_can_be_turned_off_and_only_hosts_may_shut_down() -> None:
             with pytest.raises(GRPCError) as caught:
                 await client.ping()
             assert caught.value.status is Status.UNIMPLEMENTED
+            channel = client.grpc_channel
+            assert channel is not None
             with pytest.raises(GRPCError) as caught:
-                async with client.grpc_channel.request(
+                async with channel.request(
                     "/plugin.GRPCController/Shutdown", Cardinality.UNARY_UNARY, Empty, Empty
                 ) as stream:
                     await stream.send_message(Empty(), end=True)

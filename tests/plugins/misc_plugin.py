@@ -1,0 +1,66 @@
+"""A plugin of which tests look at the process: its descriptors, signals and modules."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import anyio
+from grpclib.const import Cardinality, Handler
+
+from pyvider_rpcplugin import plugin_server
+
+
+class Text:
+    """A message without protobuf."""
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+
+    def SerializeToString(self) -> bytes:
+        return self.text.encode()
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Text:
+        return cls(data.decode())
+
+
+class Misc:
+    async def _ask(self, stream) -> None:
+        match (await stream.recv_message()).text:
+            case "modules":
+                answer = " ".join(sys.modules)
+            case "sigint-of-child":
+                code = "import signal; print(signal.getsignal(signal.SIGINT))"
+                result = await anyio.run_process([sys.executable, "-c", code])
+                answer = result.stdout.decode()
+            case _:
+                answer = "?"
+        await stream.send_message(Text(answer))
+
+    def __mapping__(self):
+        return {"/misc.Misc/Ask": Handler(self._ask, Cardinality.UNARY_UNARY, Text, Text)}
+
+
+async def ask(channel, question: str) -> str:
+    async with channel.request("/misc.Misc/Ask", Cardinality.UNARY_UNARY, Text, Text) as stream:
+        await stream.send_message(Text(question), end=True)
+        return (await stream.recv_message()).text
+
+
+def main() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    print("printed before serving, and not flushed")
+    plugin_server(handler=Misc()).run(backend="trio" if sys.argv[1] == "trio" else "asyncio")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    # Descriptor 1 is the host's pipe again.
+    os.write(1, b"after\n")
+    print("served", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
