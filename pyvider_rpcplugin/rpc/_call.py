@@ -349,6 +349,13 @@ class MessageChannel:
         elif self._stream.unconsumed:
             self.discard()
 
+    def drop(self) -> None:
+        """Let go of what was received, and let the peer go on: nobody wants it."""
+        early = self.buffer.credit_all()
+        self.buffer.clear()
+        if early:
+            self._acknowledge(early)
+
     def discard(self) -> None:
         """Give back what was received and not taken: nobody will."""
         self.buffer.clear()

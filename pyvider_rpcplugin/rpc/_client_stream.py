@@ -19,6 +19,7 @@ from ._status import (
     status_from_reset,
     status_from_trailers,
 )
+from .errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,6 +84,14 @@ def _trailers(block: HeaderBlock) -> _Trailers:
     return parsed
 
 
+_NO_MESSAGE = CallStatus(
+    Status.INTERNAL, "the server answered OK without the one message that the method returns"
+)
+_TOO_MANY_MESSAGES = CallStatus(
+    Status.INTERNAL, "the server sent more than the one message that the method returns"
+)
+
+
 class ClientStream(_Base[SendT, RecvT]):
     """One call, used as `async with`.
 
@@ -103,6 +112,7 @@ class ClientStream(_Base[SendT, RecvT]):
         "_cancelled",
         "_cardinality",
         "_due",
+        "_end_said",
         "_ended",
         "_headers",
         "_message_received",
@@ -115,6 +125,7 @@ class ClientStream(_Base[SendT, RecvT]):
         "_send_type",
         "_status",
         "_trailer_block",
+        "_trailers_asked",
         "initial_metadata",
         "peer",
         "trailing_metadata",
@@ -144,7 +155,9 @@ class ClientStream(_Base[SendT, RecvT]):
         self._message_sent = False
         self._message_received = False
         self._ended = False
+        self._end_said = False
         self._cancelled = False
+        self._trailers_asked = False
         self.initial_metadata: Metadata | None = None
         self.trailing_metadata: Metadata | None = None
         self.peer: PeerBase | None = None
@@ -169,12 +182,17 @@ class ClientStream(_Base[SendT, RecvT]):
         if end_stream:
             self._trailer_block = headers
             self._finished()
-        else:
+        elif _response_head(headers).status is None:
+            self._open_messages.wake_receiver()
+        else:  # It is none of gRPC's, whatever may follow.
+            self._listens_no_more()
             self._open_messages.wake_receiver()
 
     def on_data(self, data: bytes | memoryview, *, end_stream: bool) -> None:
         """Content came."""
         self._open_messages.on_data(data, end_stream=end_stream)
+        if end_stream:
+            self._listens_no_more()
 
     def on_trailers(self, headers: HeaderBlock) -> None:
         """The trailer section came."""
@@ -186,7 +204,16 @@ class ClientStream(_Base[SendT, RecvT]):
         if self._trailer_block is not None:
             return  # The answer is complete: this only says that no more requests are wanted.
         status = status_from_reset(event.code, event.reason)
-        self._open_messages.fail(GRPCError(*status))
+        if event.refused:  # The server has not begun with it, and will not.
+            status = CallStatus(Status.UNAVAILABLE, event.reason)
+        elif (
+            status.status is Status.CANCELLED
+            and self._due is not None
+            and self._due.time_remaining() <= 0
+        ):
+            status = CallStatus(Status.DEADLINE_EXCEEDED, event.reason)
+        self._open_messages.fail(self._error_of(status))
+        self._owner.stream_closed()
 
     def on_window(self) -> None:
         """More may be sent."""
@@ -198,10 +225,26 @@ class ClientStream(_Base[SendT, RecvT]):
             self._open_messages.fail(error)
 
     def _finished(self) -> None:
+        self._listens_no_more()
+        self._open_messages.on_end()
+
+    def _listens_no_more(self) -> None:
+        """Let who still sends learn that the answer is here already."""
         messages = self._open_messages
-        messages.unwanted = True  # who still sends learns that nobody listens any more
+        messages.unwanted = True
         messages.on_window()
-        messages.on_end()
+        self._owner.stream_closed()  # Another call may have the place.
+
+    def _error_of(self, status: CallStatus) -> GRPCError:
+        """What is raised for a status that is not OK."""
+        if status.status is Status.DEADLINE_EXCEEDED and self._due is not None:
+            # The server's clock was a little faster than ours: the same to the caller.
+            return DeadlineExceeded(status.message, status.details)
+        return GRPCError(*status)
+
+    def _raise_unless_ok(self, status: CallStatus) -> None:
+        if status.status is not Status.OK:
+            raise self._error_of(status)
 
     @property
     def _open_messages(self) -> MessageChannel:
@@ -227,14 +270,17 @@ class ClientStream(_Base[SendT, RecvT]):
             msg = "Unary request requires a message to be sent before ending outgoing stream"
             raise ProtocolError(msg)
         await self._begin(end=end)
-        self._ended = end
+        self._ended = self._end_said = end
         self._open_messages.flush()
 
-    async def _begin(self, *, end: bool = False) -> None:
-        """Open the stream; whoever calls it flushes, without an await in between."""
+    def _check_unsent(self) -> None:
         if self._messages is not None:
             msg = "Request is already sent"
             raise ProtocolError(msg)
+
+    async def _begin(self, *, end: bool = False) -> None:
+        """Open the stream; whoever calls it flushes, without an await in between."""
+        self._check_unsent()
         channel = self._owner
         if channel.events.active:
             (metadata,) = await channel.events.send_request(
@@ -245,6 +291,7 @@ class ClientStream(_Base[SendT, RecvT]):
             )
             self._request_metadata = metadata
         connection = channel.connection_now() or await channel.wait_connection(self._due)
+        self._check_unsent()  # Another task may have done it meanwhile.
         block = channel.request_block(self._method_name, self._due, self._request_metadata)
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
@@ -269,7 +316,6 @@ class ClientStream(_Base[SendT, RecvT]):
             if self._message_sent:
                 msg = "Message was already sent"
                 raise ProtocolError(msg)
-            end = True
         elif self._ended:
             msg = "Stream is ended"
             raise ProtocolError(msg)
@@ -285,12 +331,14 @@ class ClientStream(_Base[SendT, RecvT]):
         )
         if self._messages is None:
             await self._begin()
-        await self._open_messages.send(*encoded, end_stream=end)
-        if self._trailer_block is not None and self._cardinality.client_streaming:
+        last = end or not self._cardinality.client_streaming
+        await self._open_messages.send(*encoded, end_stream=last)
+        if self._open_messages.unwanted and self._cardinality.client_streaming:
             # The server answered before it had heard everything. If it refused, that is the news.
-            self._finish_status().raise_for_error()
+            self._raise_unless_ok(self._final_status())
         self._message_sent = True
-        self._ended = end
+        self._ended = last
+        self._end_said = end
 
     async def end(self) -> None:
         """Say that no message will follow (streamed requests only).
@@ -303,14 +351,17 @@ class ClientStream(_Base[SendT, RecvT]):
         if messages is None:
             msg = "Request was not sent"
             raise ProtocolError(msg)
-        if self._ended:
+        if self._end_said:
             msg = "Stream was already ended"
             raise ProtocolError(msg)
+        if self._ended:  # A unary request's message has done it.
+            self._end_said = True
+            return
         if not self._cardinality.client_streaming:
             msg = "Unary request requires a single message to be sent"
             raise ProtocolError(msg)
         await messages.send(b"", b"", end_stream=True)
-        self._ended = True
+        self._ended = self._end_said = True
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -335,9 +386,7 @@ class ClientStream(_Base[SendT, RecvT]):
     async def _take_headers(self, block: HeaderBlock) -> None:
         head = _response_head(block)
         if head.status is not None:
-            self._status = head.status
-            self._open_messages.reset(ErrorCode.CANCEL)
-            head.status.raise_for_error()
+            raise self._give_up(head.status)
         metadata = new_metadata()
         trailers_only = block is self._trailer_block
         if head.has_metadata and not trailers_only:
@@ -347,9 +396,12 @@ class ClientStream(_Base[SendT, RecvT]):
             (metadata,) = await events.recv_initial_metadata(metadata)
         self.initial_metadata = metadata
         if trailers_only:
-            (await self._take_trailers()).raise_for_error()
+            self._raise_unless_ok(await self._take_trailers())
         elif head.encoding is not None:
-            self._open_messages.encoding_in = encoding_named(head.encoding)
+            try:
+                self._open_messages.encoding_in = encoding_named(head.encoding)
+            except GRPCError as error:
+                raise self._give_up(CallStatus(Status.INTERNAL, error.message)) from None
 
     async def recv_message(self) -> RecvT | None:
         """The next message; None at the end of the stream.
@@ -383,20 +435,23 @@ class ClientStream(_Base[SendT, RecvT]):
         await messages.after_message()
         return message  # type: ignore[no-any-return]
 
-    def _give_up(self, status: CallStatus) -> None:
+    def _give_up(self, status: CallStatus) -> GRPCError:
+        """End the call with a status of our own; return what whoever goes on with it gets."""
+        error = self._error_of(status)
         self._status = status
         self._open_messages.reset(ErrorCode.CANCEL)
+        self._open_messages.fail(error)
+        return error
 
     async def _at_end(self) -> None:
         if self._open_messages.buffer.partial:
-            status = CallStatus(Status.INTERNAL, "the response ended in the middle of a message")
-            self._give_up(status)
-            status.raise_for_error()
+            # The status says why, if it is not OK.
+            self._raise_unless_ok(self._final_status())
+            message = "the response ended in the middle of a message"
+            raise self._give_up(CallStatus(Status.INTERNAL, message))
         if not self._cardinality.server_streaming and not self._message_received:
-            status = await self._take_trailers()
-            status.raise_for_error()
-            msg = "the server answered OK without the one message that the method returns"
-            raise GRPCError(Status.INTERNAL, msg)
+            self._raise_unless_ok(await self._take_trailers())
+            raise self._give_up(_NO_MESSAGE)
 
     async def recv_trailing_metadata(self) -> None:
         """Wait for the end of the call; afterwards `trailing_metadata` is there.
@@ -412,11 +467,12 @@ class ClientStream(_Base[SendT, RecvT]):
         if self.initial_metadata is None:
             msg = "Initial metadata was not received before waiting for trailing metadata"
             raise ProtocolError(msg)
-        if self.trailing_metadata is not None:
+        if self._trailers_asked:
             msg = "Trailing metadata was already received"
             raise ProtocolError(msg)
         await self._wait_end()
-        (await self._take_trailers()).raise_for_error()
+        self._trailers_asked = True
+        self._raise_unless_ok(await self._take_trailers())
 
     async def _wait_end(self) -> None:
         messages = self._open_messages
@@ -427,9 +483,9 @@ class ClientStream(_Base[SendT, RecvT]):
 
     async def _take_trailers(self) -> CallStatus:
         """Make the status and the trailing metadata of what has come."""
+        self._status = status = self._final_status()
         if self.trailing_metadata is not None:
-            return self._finish_status()
-        status = self._finish_status()
+            return status
         block = self._trailer_block
         metadata = new_metadata()
         if block is not None and _trailers(block).has_metadata:
@@ -445,19 +501,21 @@ class ClientStream(_Base[SendT, RecvT]):
         self.trailing_metadata = metadata
         return status
 
-    def _finish_status(self) -> CallStatus:
-        if self._status is None:
-            block = self._trailer_block
-            if block is None:
-                message = "the response ended without trailers"
-                self._status = CallStatus(Status.INTERNAL, message)
-            else:
-                trailers = _trailers(block)
-                self._status = trailers.status
-                if trailers.has_details:
-                    codec = self._owner.details_codec()
-                    self._status = status_from_trailers(block.fields, codec)
-        return self._status
+    def _final_status(self) -> CallStatus:
+        """The status that what has come makes."""
+        if self._status is not None:
+            return self._status
+        if self._headers is not None:
+            status = _response_head(self._headers).status
+            if status is not None:
+                return status
+        block = self._trailer_block
+        if block is None:
+            return CallStatus(Status.INTERNAL, "the response ended without trailers")
+        trailers = _trailers(block)
+        if trailers.has_details:
+            return status_from_trailers(block.fields, self._owner.details_codec())
+        return trailers.status
 
     def __aiter__(self) -> ClientStream[SendT, RecvT]:
         return self
@@ -512,20 +570,29 @@ class ClientStream(_Base[SendT, RecvT]):
             raise ProtocolError(msg)
         if self.initial_metadata is None:
             await self.recv_initial_metadata()
-        if self.trailing_metadata is None:
-            while self._trailer_block is None and not messages.buffer.eof:
-                if messages.failure is not None:
-                    raise messages.failure
-                await messages.wait_received()
-                if messages.buffer.partial and self._cardinality.server_streaming:
+        while self._trailer_block is None and not messages.buffer.eof:
+            if messages.failure is not None:
+                raise messages.failure
+            await messages.wait_received()
+            if messages.buffer.partial:
+                if self._cardinality.server_streaming:
                     return
-            (await self._take_trailers()).raise_for_error()
+                if self._message_received:
+                    raise self._give_up(_TOO_MANY_MESSAGES)
+                messages.drop()
+        self._raise_unless_ok(await self._take_trailers())
+        if (
+            self._message_received
+            and messages.buffer.partial
+            and not self._cardinality.server_streaming
+        ):
+            raise self._give_up(_TOO_MANY_MESSAGES)
 
     def _left_early(self, messages: MessageChannel) -> bool:
         """Whether the rest of a streamed response is not wanted."""
         if not self._cardinality.server_streaming or self._trailer_block is not None:
             return False
-        if messages.failure is not None:
+        if messages.failure is not None or messages.buffer.eof:
             return False
         return (
             messages.buffer.partial

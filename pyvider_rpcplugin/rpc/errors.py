@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -46,9 +46,10 @@ class ConnectionLost(GRPCError):
 class DeadlineExceeded(GRPCError, TimeoutError):
     """The call's deadline passed before it was complete."""
 
-    def __init__(self, message: str = "the deadline of the call has passed") -> None:
-        super().__init__(Status.DEADLINE_EXCEEDED, message)
-        self.args = (message,)
+    def __init__(self, message: str | None = None, details: Any = None) -> None:
+        message = message or "the deadline of the call has passed"
+        super().__init__(Status.DEADLINE_EXCEEDED, message, details)
+        self.args = (message, details)
 
     def __str__(self) -> str:
         return f"{self.status.name}: {self.message}"
