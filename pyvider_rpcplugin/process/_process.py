@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
+from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import PluginExit
 from pyvider_rpcplugin.process._diagnose import check_command, explain
 from pyvider_rpcplugin.process._lines import LineSplitter
@@ -125,14 +126,16 @@ class PluginProcess:
         Not for users: `start_process` does it.
         """
         failure: BaseException | None = None
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(self._supervise, name=f"process {self.pid}")
-            try:
-                yield
-            except BaseException as error:  # noqa: BLE001 - raised again below, outside the group
-                # A group would wrap it, and it is not the group's: its tasks never fail.
-                failure = error
-            await self._end(term_grace)
+        # The tasks never fail, but trio may raise KeyboardInterrupt in any of them.
+        with unwrapped():
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(self._supervise, name=f"process {self.pid}")
+                try:
+                    yield
+                except BaseException as error:  # noqa: BLE001 - raised again below
+                    # The group would wrap it, and it is not the group's.
+                    failure = error
+                await self._end(term_grace)
         if failure is not None:
             raise failure
 
@@ -233,7 +236,7 @@ class PluginProcess:
             except Exception as error:  # noqa: BLE001 - whatever it is, there are harder ways
                 logger.debug("process.shutdown.refused pid=%d error=%r", self.pid, error)
                 return
-            await self.exited.wait()
+            await self._wait_exited()
         if scope.cancelled_caught and not self.exited.is_set():
             logger.warning("process.shutdown.slow pid=%d step=polite s=%g", self.pid, grace)
 
@@ -264,7 +267,7 @@ class PluginProcess:
     async def _supervise(self) -> None:
         """Watch the process and hear it out."""
         try:
-            with self._supervision:
+            with self._supervision, unwrapped():
                 async with anyio.create_task_group() as task_group:
                     task_group.start_soon(self._watch)
                     task_group.start_soon(self._relay_stderr)

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 import anyio
@@ -71,7 +72,8 @@ class _OwnSocket:
         if not self._closed:
             self._closed = True
             anyio.notify_closing(self._socket)
-            self._socket.close()
+            with suppress(OSError):
+                self._socket.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

@@ -517,6 +517,19 @@ async def test_asyncio_s_own_cancel_which_knows_no_shield_still_leaves_nothing()
     assert not alive(process.pid)
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_an_interrupt_that_trio_raises_in_one_of_our_tasks_ends_the_process():
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    code = "import sys, time; print('x', file=sys.stderr, flush=True); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        async with start(python(code), on_stderr_line=interrupt) as process:
+            with anyio.fail_after(5):
+                await process.wait()
+    assert process.returncode == -signal.SIGTERM
+
+
 HOST = """
 import os, sys, anyio
 from pyvider_rpcplugin.process import start_process
@@ -571,7 +584,8 @@ async def test_twenty_processes_at_once_need_no_thread():
         async with anyio.create_task_group() as task_group:
             for _ in range(20):
                 task_group.start_soon(run)
-    assert seen == [threads] * 20
+    assert max(seen) <= threads
+    assert len(seen) == 20
 
 
 async def test_without_pidfds_a_thread_waits(monkeypatch):

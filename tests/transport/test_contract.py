@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -81,8 +82,9 @@ async def receive_exactly(stream, size: int) -> bytes:
 
 
 async def echo(stream) -> None:
-    async for data in stream:
-        await stream.send(data)
+    with suppress(anyio.BrokenResourceError):
+        async for data in stream:
+            await stream.send(data)
 
 
 async def fill(stream) -> int:
