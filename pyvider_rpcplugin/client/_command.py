@@ -6,10 +6,12 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyvider_rpcplugin.exception import ConfigError
-from pyvider_rpcplugin.transport import RPCPluginTransport, transport_for
+
+if TYPE_CHECKING:
+    from pyvider_rpcplugin.transport import RPCPluginTransport
 
 
 def checked_command(command: Any) -> list[str]:
@@ -59,5 +61,7 @@ def transport_at(address: str) -> RPCPluginTransport:
     Raises:
         TransportError: It is neither a path nor host:port.
     """
+    from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
+
     is_path = "/" in address or os.sep in address or ":" not in address
     return transport_for("unix" if is_path else "tcp", address)

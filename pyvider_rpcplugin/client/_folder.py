@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from pyvider_rpcplugin.transport.unix import LONGEST_PATH
+from pyvider_rpcplugin.transport._path import LONGEST_PATH
 
 if sys.platform != "win32":
     import fcntl

@@ -26,9 +26,7 @@ from pyvider_rpcplugin.handshake import (
     parse_handshake_line,
 )
 from pyvider_rpcplugin.process import PluginProcess, start_process
-from pyvider_rpcplugin.rpc import Channel
 from pyvider_rpcplugin.services import request_shutdown, rpc_options
-from pyvider_rpcplugin.transport import RPCPluginTransport, transport_for
 
 from ._command import transport_at
 from ._errors import complete, failure
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pyvider_rpcplugin.config import Settings
-
-logger = logging.getLogger(__name__)
+    from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.transport import RPCPluginTransport
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
 EXIT_GRACE = 0.25
@@ -85,8 +83,8 @@ class Launch:
         self._options = options
         self._may_pass = False
         # A logger of its own: its level is a setting of this one client.
-        self._plugin_log = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
-        self._plugin_log.setLevel(settings.log_level)
+        self._log = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
+        self._log.setLevel(settings.log_level)
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -103,7 +101,7 @@ class Launch:
                 pause = retries.next_pause() if self._may_pass and not session.up else None
                 if pause is None:
                     raise
-                logger.info("plugin %s: starting again after: %s", self.name, exc.message)
+                self._log.info("plugin %s: starting again after: %s", self.name, exc.message)
                 await anyio.sleep(pause)
             else:
                 return
@@ -113,8 +111,10 @@ class Launch:
     async def _launch(self, session: Session[None], command: list[str], retries: Retries) -> None:
         options, settings = self._options, self.settings
         process: PluginProcess | None = None
+        began = anyio.current_time()
         try:
             async with turn_to_start() as has_started:
+                retries.wait_longer(anyio.current_time() - began)
                 with socket_folder(settings.unix_socket_dir) as folder:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
@@ -125,9 +125,10 @@ class Launch:
                         ),
                         cwd=options.cwd,
                         stdin=options.stdin,
-                        on_stderr_line=self._log_stderr,
+                        on_stderr_line=self._on_stderr,
                     ) as process:
                         self.pid = process.pid
+                        load_engine()
                         self.record = record = await self._handshake(process, retries)
                         has_started()
                         await self._serve_process(session, process, record, retries)
@@ -171,9 +172,7 @@ class Launch:
         while reader.line is None:
             data = await process.read_stdout()
             for line in reader.feed(data) if data else reader.feed_eof():
-                self._plugin_log.info(
-                    "stdout before the handshake: %s", line.decode(errors="replace")
-                )
+                self._log.info("stdout before the handshake: %s", line.decode(errors="replace"))
             if not data:
                 return
 
@@ -201,6 +200,8 @@ class Launch:
         record: HandshakeRecord,
         retries: Retries,
     ) -> None:
+        from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
+
         transport = transport_for(record.network, record.address)
         lost = anyio.Event()
         channel = self._make_channel(transport, functools.partial(_plugin_lost, process, lost))
@@ -212,7 +213,7 @@ class Launch:
                 session.started(None)
                 await _first(session.stop_requested, process.exited)
                 if process.exited.is_set():
-                    logger.warning("plugin %s %s", self.name, process.exit.describe())
+                    self._log.warning("plugin %s %s", self.name, process.exit.describe())
                 else:
                     await process.shutdown(
                         polite=functools.partial(request_shutdown, channel),
@@ -251,11 +252,13 @@ class Launch:
         on_lost: Callable[[], Awaitable[PluginExit | None]] | None,
     ) -> Channel:
         if self.settings.auto_mtls:
-            logger.info(
+            self._log.info(
                 "plugin %s: automatic mutual TLS is not available in this version: "
                 "the connection is plain",
                 self.name,
             )
+        from pyvider_rpcplugin.rpc import Channel  # noqa: PLC0415 - see load_engine
+
         return Channel(
             functools.partial(_stream, transport),
             options=rpc_options(self.settings),
@@ -294,8 +297,14 @@ class Launch:
             raise error
         raise error from cause
 
-    def _log_stderr(self, line: str) -> None:
-        self._plugin_log.debug("%s", line)
+    def _on_stderr(self, line: str) -> None:
+        self._log.debug("%s", line)
+
+
+def load_engine() -> None:
+    """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
+    import pyvider_rpcplugin.rpc._channel  # noqa: PLC0415
+    import pyvider_rpcplugin.transport._choose  # noqa: F401, PLC0415
 
 
 async def _stream(transport: RPCPluginTransport) -> anyio.abc.ByteStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.exception import HandshakeError
@@ -34,6 +33,8 @@ def check_cookie(settings: Settings, environ: Mapping[str, str]) -> None:
             "Its author has to set PLUGIN_MAGIC_COOKIE_KEY and PLUGIN_MAGIC_COOKIE_VALUE.",
             phase="handshake",
         )
+    import hmac  # noqa: PLC0415 - a host needs it not, and it loads OpenSSL's hashes
+
     given = environ.get(variable)
     if not given:
         message = f"this program is a plugin, and no host started it: {variable} is not set"

@@ -6,12 +6,17 @@ and what it opens lives as long as the `async with` block that opened it.
 
 from __future__ import annotations
 
-from pyvider_rpcplugin.transport._choose import transport_for
-from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
-from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, StreamListener
-from pyvider_rpcplugin.transport.memory import MemoryTransport
-from pyvider_rpcplugin.transport.tcp import TCPSocketTransport
-from pyvider_rpcplugin.transport.unix import UnixSocketTransport
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pyvider_rpcplugin.transport._choose import transport_for
+    from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
+    from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, StreamListener
+    from pyvider_rpcplugin.transport.memory import MemoryTransport
+    from pyvider_rpcplugin.transport.tcp import TCPSocketTransport
+    from pyvider_rpcplugin.transport.unix import UnixSocketTransport
 
 __all__ = [
     "Connecting",
@@ -24,3 +29,14 @@ __all__ = [
     "UnixSocketTransport",
     "transport_for",
 ]
+
+_HOMES = {
+    "_choose": ("transport_for",),
+    "_stream": ("SocketListener", "SocketStream"),
+    "base": ("Connecting", "RPCPluginTransport", "StreamListener"),
+    "memory": ("MemoryTransport",),
+    "tcp": ("TCPSocketTransport",),
+    "unix": ("UnixSocketTransport",),
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

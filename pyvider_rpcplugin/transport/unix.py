@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.transport._path import LONGEST_PATH
 from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
-
-# What fits into sockaddr_un beside the final NUL.
-LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
 
 # connect() gives EAGAIN while the listener's queue is full, and nothing says when it no longer
 # is: look again after these pauses.

@@ -14,7 +14,7 @@ import pytest
 
 from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.transport import UnixSocketTransport
-from pyvider_rpcplugin.transport.unix import LONGEST_PATH
+from pyvider_rpcplugin.transport._path import LONGEST_PATH
 
 pytestmark = [
     pytest.mark.net,
