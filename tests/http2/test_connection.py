@@ -572,15 +572,16 @@ def test_header_sections_on_their_way_on_a_stream_that_we_reset_keep_the_table_i
     assert event.headers.fields[-1] == ("new", "entry")
 
 
-def test_streams_that_we_reset_still_have_a_window(link):
+@pytest.mark.parametrize("client_side", [True, False])
+def test_streams_that_we_reset_still_have_a_window(step, client_side):
+    settings = LocalSettings(initial_window_size=1000)
+    link = Link(client_side=client_side, step=step, settings=settings)
     stream = open_stream(link)
     link.ours.reset_stream(stream, ErrorCode.CANCEL)
     link.ours.take_output()
-    left = stream.receive_window
-    frame = DataFrame(1, bytes(1 << 17))
-    for _ in range(left >> 17):
-        assert link.feed(frame) == []
-    assert_connection_error(link, link.feed(frame), ErrorCode.FLOW_CONTROL_ERROR)
+    assert link.feed(DataFrame(1, bytes(600)), DataFrame(1, bytes(400))) == []
+    events = link.feed(DataFrame(1, b"x"))
+    assert_connection_error(link, events, ErrorCode.FLOW_CONTROL_ERROR)
 
 
 def test_resets_that_cross_are_no_error_and_are_not_counted(link):

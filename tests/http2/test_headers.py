@@ -202,12 +202,16 @@ def test_garbage_is_decoded_like_the_oracle_does_or_is_a_connection_error(block)
         expected = text(oracle.decode(block, raw=True))
     except Exception:
         expected = None
+    if expected is None:
+        with pytest.raises(ConnectionFault):
+            decoder(max_list_size=1000).decode(block)
+        return
     try:
         headers = decoder(max_list_size=1000).decode(block)
-    except ConnectionFault as fault:
-        assert expected is None or fault.code == ErrorCode.ENHANCE_YOUR_CALM
+    except ConnectionFault:
+        assert len(block) > 16  # only updates of the table's size, and more than we take
+        assert expected == []
     else:
-        assert expected is not None
         assert headers.trailer_fault is not None or list(headers.fields) == expected
 
 
