@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+__all__ = ["Connecting", "RPCPluginTransport", "StreamListener"]
+
 StreamT = TypeVar("StreamT", bound=ByteStream)
 
 

@@ -16,6 +16,8 @@ from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, Str
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+__all__ = ["MemoryListener", "MemoryStream", "MemoryTransport"]
+
 _CAPACITY = 65536
 
 

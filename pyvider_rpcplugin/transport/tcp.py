@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     # IPv4: host and port. IPv6: also flow label and scope.
     SocketAddress = tuple[Any, ...]
 
+__all__ = ["TCPSocketTransport", "format_address", "parse_address"]
+
 _BACKLOG = 1024
 _LARGEST_PORT = 65535
 

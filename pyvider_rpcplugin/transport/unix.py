@@ -21,6 +21,8 @@ from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+__all__ = ["UnixSocketTransport"]
+
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
