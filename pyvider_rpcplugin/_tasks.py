@@ -23,10 +23,14 @@ import anyio
 from .exception import RPCPluginError
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     from types import TracebackType
 
+    import trio
     from anyio.abc import TaskGroup
+
+    AnyTaskGroup = TaskGroup | trio.Nursery | asyncio.TaskGroup
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +128,13 @@ class Session(Generic[T]):
             _supervised_tasks.add(task)
             task.add_done_callback(_supervised_tasks.discard)
 
-    def spawn_in(self, task_group: TaskGroup) -> None:
+    def spawn_in(self, task_group: AnyTaskGroup) -> None:
         """Run the session in `task_group`; cancelling the group ends it, its failures stay here."""
-        task_group.start_soon(self._contained, name=self.name)
+        owner: Any = task_group
+        if hasattr(owner, "start_soon"):
+            owner.start_soon(self._contained, name=self.name)
+        else:  # asyncio's own kind
+            owner.create_task(self._contained(), name=self.name)
 
     async def _supervise(self) -> None:
         try:
@@ -277,13 +285,15 @@ class Operation(Coroutine[Any, Any, T], Generic[T, V]):
         """Resume it, as the coroutine that it is."""
         return self._inner().send(value)
 
-    def throw(self, *args: Any) -> Any:
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any:
         """Raise an exception where it stands; before its first step nothing has begun."""
+        exc = kind if value is None else value
         if self._coroutine is None:
             self._used = True
-            exc = args[1] if len(args) > 1 and args[1] is not None else args[0]
             raise exc
-        return self._coroutine.throw(*args)
+        if traceback is not None:
+            exc = exc.with_traceback(traceback)
+        return self._coroutine.throw(exc)
 
     def close(self) -> None:
         """Give it up, begun or not."""

@@ -352,7 +352,7 @@ def test_an_operation_runs_wherever_a_coroutine_does() -> None:
     assert anyio.run(operation, log, backend="trio") == "ran"
 
     async def on_asyncio() -> None:
-        assert await asyncio.gather(operation(log), operation(log)) == ["ran", "ran"]
+        assert list(await asyncio.gather(operation(log), operation(log))) == ["ran", "ran"]
         assert await asyncio.wait_for(operation(log), 5) == "ran"
         assert await asyncio.create_task(operation(log)) == "ran"
         async with asyncio.TaskGroup() as tg:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
@@ -12,7 +13,7 @@ import anyio
 from pyvider_rpcplugin._tasks import Operation, Session
 from pyvider_rpcplugin.config import Settings, load_settings
 from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError
-from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, check_health
+from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_level, check_health
 
 from ._command import checked_command, plugin_name
 from ._handle import ChannelHandle
@@ -20,13 +21,13 @@ from ._launch import Launch, LaunchOptions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
     import grpclib.client
-    from anyio.abc import TaskGroup
 
+    from pyvider_rpcplugin._tasks import AnyTaskGroup
     from pyvider_rpcplugin.rpc import Channel
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class RPCPluginClient:
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
-        self.config: dict[str, Any] = dict(config or {})
+        self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
         self.name = plugin_name(command, address)
         self._address = address
         self._env = env
@@ -94,7 +95,7 @@ class RPCPluginClient:
 
     # Life.
 
-    def start(self, *, task_group: TaskGroup | None = None) -> Operation[Self, Self]:
+    def start(self, *, task_group: AnyTaskGroup | None = None) -> Operation[Self, Self]:
         """Start the plugin and connect to it.
 
         `await client.start()` returns when the plugin can be called, and somebody has to call
@@ -102,7 +103,7 @@ class RPCPluginClient:
 
         Args:
             task_group: Where what was started lives, instead of a task of its own: it then ends
-                with the task group at the latest.
+                with the task group at the latest. One of anyio's, trio's or asyncio's.
 
         Raises:
             TransportError: The plugin cannot be started or reached.
@@ -214,7 +215,7 @@ class RPCPluginClient:
 
     # How it is done.
 
-    async def _start(self, task_group: TaskGroup | None) -> Self:
+    async def _start(self, task_group: AnyTaskGroup | None) -> Self:
         if self._running:
             msg = f"the client of plugin {self.name} is running already"
             raise RPCPluginError(msg, hint="stop() it first, or make another one", phase="launch")
@@ -252,6 +253,7 @@ class RPCPluginClient:
             cwd=self._cwd,
             stdin=self._stdin,
         )
+        apply_log_level("host")
         if self._exited.is_set():
             self._exited = anyio.Event()
         return Launch(self.name, self._settings, options, self._exited)
@@ -273,7 +275,7 @@ class RPCPluginClient:
             self._session = self._launch = None
 
     @contextlib.asynccontextmanager
-    async def _start_around_block(self, task_group: TaskGroup | None) -> AsyncGenerator[Self]:
+    async def _start_around_block(self, task_group: AnyTaskGroup | None) -> AsyncGenerator[Self]:
         await self._start(task_group)
         try:
             yield self

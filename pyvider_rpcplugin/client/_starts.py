@@ -63,6 +63,10 @@ class Retries:
         """What is left for all further attempts together."""
         return max(0.0, self._end - anyio.current_time())
 
+    def wait_longer(self, seconds: float) -> None:
+        """Do not count a time in which this plugin waited for the start of others."""
+        self._end += seconds
+
     def next_pause(self) -> float | None:
         """Count a failure; return the seconds to wait before another attempt, or None for no more."""
         settings = self._settings

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -28,7 +29,12 @@ from pyvider_rpcplugin.handshake import (
 )
 from pyvider_rpcplugin.protocol import RPCPluginProtocol, register
 from pyvider_rpcplugin.rpc import Server
-from pyvider_rpcplugin.services import ControllerService, HealthService, rpc_options
+from pyvider_rpcplugin.services import (
+    ControllerService,
+    HealthService,
+    apply_log_level,
+    rpc_options,
+)
 
 from ._host import wait_for_host_to_end
 from ._listen import Place, listening
@@ -36,7 +42,7 @@ from ._signals import Arrivals, caught_signals
 from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
     from typing import Literal
 
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
@@ -91,7 +97,7 @@ class RPCPluginServer:
         """
         self.protocol = protocol
         self.handler = handler
-        self.config: dict[str, Any] = dict(config or {})
+        self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
         self.standalone = standalone
         self._place = Place(
             transport,
@@ -267,7 +273,10 @@ class RPCPluginServer:
         """Serve; the whole of it."""
         if not self.standalone:
             check_cookie(settings, os.environ)
+            # The process is the plugin's: so is the logger.
             logging.getLogger("pyvider_rpcplugin").setLevel(settings.log_level)
+        else:
+            apply_log_level("plugin")
         rpc = Server(options=rpc_options(settings))
         self._health.start()
         await register(rpc, self.protocol, self.handler)

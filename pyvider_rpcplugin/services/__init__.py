@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._settings import check_keywords, rpc_options
+from ._settings import apply_log_level, check_keywords, rpc_options
 from .controller import ControllerService, request_shutdown
 from .health import PLUGIN_SERVICE, HealthService, ServingStatus, check_health
 
@@ -11,6 +11,7 @@ __all__ = [
     "ControllerService",
     "HealthService",
     "ServingStatus",
+    "apply_log_level",
     "check_health",
     "check_keywords",
     "request_shutdown",

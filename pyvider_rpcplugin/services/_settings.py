@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Literal
 
-from pyvider_rpcplugin.config import setting_names
+from pyvider_rpcplugin.config import load_settings, setting_names
 from pyvider_rpcplugin.exception import ConfigError
 from pyvider_rpcplugin.rpc import RPCOptions
 
@@ -24,6 +25,16 @@ def rpc_options(settings: Settings) -> RPCOptions:
         keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
         settings_timeout=settings.connection_timeout,
     )
+
+
+def apply_log_level(side: Literal["host", "plugin"]) -> None:
+    """Give the library's logger the level that the process is set to, unless the program did.
+
+    What one client or server is given as `config=` has no part in it.
+    """
+    library = logging.getLogger("pyvider_rpcplugin")
+    if library.level == logging.NOTSET:
+        library.setLevel(load_settings(side=side).log_level)
 
 
 def check_keywords(given: Iterable[str], options: Collection[str], function: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import anyio
 import pytest
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin import PluginHost, RPCPluginClient, RPCPluginError, plugin_client
 from pyvider_rpcplugin.rpc import ConnectionLost
@@ -134,6 +135,16 @@ async def test_death_in_the_middle_of_a_hundred_calls() -> None:
                 kill(client)
     assert len(failures) == 100
     assert {(error.status, error.exit_status) for error in failures} == {(Status.UNAVAILABLE, -9)}
+
+
+async def test_a_handler_that_leaves_the_interpreter() -> None:
+    with anyio.fail_after(5):
+        async with plugin_client(echo()) as client:
+            with pytest.raises(GRPCError):
+                await client.stub(EchoStub).Unary(EchoRequest(text="leave:5"))
+            await client.exited.wait()
+            assert client.exit is not None
+            assert client.exit.status == 5
 
 
 async def test_a_crash_is_quiet_for_who_does_not_call_and_the_client_starts_again() -> None:

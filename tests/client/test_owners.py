@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import gc
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import trio
 
 from pyvider_rpcplugin import PluginHost, RPCPluginError, plugin_client, plugin_server
 from tests.plugins import broken, echo
@@ -294,3 +296,63 @@ def test_a_client_that_was_never_started_is_quiet() -> None:
         warnings.simplefilter("error")
         plugin_client(echo())
         gc.collect()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_lives_in_a_task_group_of_asyncios() -> None:
+    client = plugin_client(echo())
+    async with asyncio.timeout(10):
+        async with asyncio.TaskGroup() as tg:
+            await client.start(task_group=tg)
+            await client.ping()
+            await client.stop()
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tg:
+                await client.start(task_group=tg)
+                raise ZeroDivisionError
+        assert client.exited.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_client_lives_in_a_nursery_of_trios() -> None:
+    client = plugin_client(echo())
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await client.start(task_group=nursery)
+            await client.ping()
+            nursery.cancel_scope.cancel()
+        assert client.exited.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_own_cancellation_ends_what_was_started() -> None:
+    starting = plugin_client(broken("silent"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(starting.start(), 0.3)
+    assert starting.grpc_channel is None
+
+    client = plugin_client(echo())
+    entered = asyncio.Event()
+
+    async def use() -> None:
+        async with client:
+            entered.set()
+            await asyncio.sleep(60)
+
+    async with asyncio.timeout(10):
+        task = asyncio.create_task(use())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert client.exit is not None
+        assert client.exit.status == 0
+
+        await client.start()
+        stopping = asyncio.create_task(client.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        assert client.exit.status == 0
+        assert client.grpc_channel is None

@@ -29,6 +29,8 @@ class Echo(EchoBase):
             case "exit":
                 print("going", file=sys.stderr, flush=True)
                 os._exit(int(argument))
+            case "leave":
+                sys.exit(int(argument))
             case "hang":
                 await anyio.sleep_forever()
             case "pid":
