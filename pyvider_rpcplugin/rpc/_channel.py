@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,13 @@ from ._client_stream import ClientStream
 from ._codecs import content_type, default_codec, default_details_codec
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
-from ._metadata import effective_deadline, encode_metadata, encode_timeout, new_metadata
+from ._metadata import (
+    effective_deadline,
+    encode_metadata,
+    encode_timeout,
+    header_list_size,
+    new_metadata,
+)
 from ._options import RPCOptions
 from .errors import ConnectionLost, DeadlineExceeded
 
@@ -192,11 +199,14 @@ class Channel(_Base):
         name: str,
         deadline: Deadline | None,
         metadata: Metadata | None,
+        limit: int,
     ) -> bytes:
         """The encoded header section of a request. What is the same each time is kept.
 
         Raises:
             DeadlineExceeded: There is no time left.
+            GRPCError: RESOURCE_EXHAUSTED, it is larger than the server takes (`limit`): that
+                could cost the connection, and so all other calls.
             ValueError, TypeError: The metadata cannot be sent.
         """
         block = self._blocks.get(name)
@@ -209,10 +219,16 @@ class Channel(_Base):
             remaining = deadline.time_remaining()
             if remaining <= 0:
                 raise DeadlineExceeded
-            timeout = (("grpc-timeout", encode_timeout(remaining)),)
-            block += self._encoder.encode(timeout, huffman=False)
+            if remaining < math.inf:
+                timeout = (("grpc-timeout", encode_timeout(remaining)),)
+                block += self._encoder.encode(timeout, huffman=False)
         if metadata:
-            block += self._encoder.encode(encode_metadata(metadata), huffman=False)
+            encoded = encode_metadata(metadata)
+            if header_list_size(encoded) > limit:
+                raise GRPCError(
+                    Status.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes"
+                )
+            block += self._encoder.encode(encoded, huffman=False)
         return block
 
     def connection_now(self) -> RPCConnection | None:

@@ -292,7 +292,12 @@ class ClientStream(_Base[SendT, RecvT]):
             self._request_metadata = metadata
         connection = channel.connection_now() or await channel.wait_connection(self._due)
         self._check_unsent()  # Another task may have done it meanwhile.
-        block = channel.request_block(self._method_name, self._due, self._request_metadata)
+        block = channel.request_block(
+            self._method_name,
+            self._due,
+            self._request_metadata,
+            connection.h2.remote.max_header_list_size,
+        )
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
         messages = MessageChannel(connection, stream, channel.codec, self._due)

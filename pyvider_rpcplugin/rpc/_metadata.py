@@ -31,6 +31,16 @@ _KEY = re.compile(r"[0-9a-z_.\-]+")
 _TEXT = re.compile(r"[ -~]*")
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _RESERVED = frozenset(("te", "content-type", "user-agent"))
+# HTTP/2 refuses them, or would read them as its own.
+_UNSENDABLE = _RESERVED | {
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+}
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _UNITS = (("n", 1e-9), ("u", 1e-6), ("m", 1e-3), ("S", 1.0), ("M", 60.0), ("H", 3600.0))
 _LARGEST_TIMEOUT = 99_999_999
@@ -111,7 +121,7 @@ def encode_metadata(metadata: MetadataLike) -> list[Field]:
     pairs: Iterable[Any] = metadata.items() if isinstance(metadata, Mapping) else metadata
     fields: list[Field] = []
     for key, value in pairs:
-        if key in _RESERVED or key.startswith("grpc-") or not _KEY.fullmatch(key):
+        if key in _UNSENDABLE or key.startswith("grpc-") or not _KEY.fullmatch(key):
             msg = f"invalid metadata key: {key!r} (lower case, and not one that gRPC uses itself)"
             raise ValueError(msg)
         if key.endswith("-bin"):
@@ -151,6 +161,16 @@ def decode_metadata(fields: Iterable[Field]) -> Metadata:
 def new_metadata(values: MetadataLike = ()) -> Metadata:
     """Metadata of its own, in the type that grpclib gives it."""
     return cast("Metadata", MultiDict(values))
+
+
+UNLIMITED = 2**32 - 1
+# What a header section holds besides metadata is far below that.
+_OTHER_FIELDS = 1024
+
+
+def header_list_size(fields: Iterable[Field]) -> int:
+    """The size of a header section with `fields`, as peers count it (RFC 9113, section 6.5.2)."""
+    return _OTHER_FIELDS + sum([len(name) + len(value) + 32 for name, value in fields])
 
 
 def encode_binary(value: bytes) -> str:

@@ -21,7 +21,7 @@ from ._call import encoding_named
 from ._codecs import content_type, default_codec, default_details_codec
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
-from ._metadata import Deadline, current_deadline
+from ._metadata import UNLIMITED, Deadline, current_deadline, header_list_size
 from ._options import RPCOptions
 from ._request import Refusal, request_head
 from ._server_stream import ServerStream
@@ -97,7 +97,7 @@ class Server:
         self._subtype = self.codec.__content_subtype__
         self._blocks: dict[object, bytes] = {}
         self._connections: set[_ServerConnection] = set()
-        self._accepting: anyio.CancelScope | None = None
+        self._accepting: set[anyio.CancelScope] = set()
         self._stopping = False
         for handler in handlers:
             self.add_service(handler)
@@ -141,16 +141,23 @@ class Server:
         """
         with unwrapped():
             async with anyio.create_task_group() as tasks:
-                with anyio.CancelScope() as self._accepting:
+                with anyio.CancelScope() as accepting:
+                    task_status.started()
                     if self._stopping:
                         return
-                    task_status.started()
-                    # Whoever closes the listener stops the accepting, and nothing else.
-                    with contextlib.suppress(anyio.ClosedResourceError):
-                        await listener.serve(self.serve_stream, tasks)
+                    self._accepting.add(accepting)
+                    try:
+                        # Whoever closes the listener stops the accepting, and nothing else.
+                        with contextlib.suppress(anyio.ClosedResourceError):
+                            await listener.serve(self.serve_stream, tasks)
+                    finally:
+                        self._accepting.discard(accepting)
 
     async def serve_stream(self, stream: ByteStream) -> None:
         """Handle the calls of one connection until it ends; then the stream is closed."""
+        if self._stopping:  # It was accepted just before, and `stop` does not know of it.
+            await anyio.aclose_forcefully(stream)
+            return
         connection = _ServerConnection(self, stream)
         self._connections.add(connection)
         try:
@@ -170,8 +177,8 @@ class Server:
             Ends the running calls at once; they still get CANCELLED.
         """
         self._stopping = True
-        if self._accepting is not None:
-            self._accepting.cancel()
+        for accepting in self._accepting:
+            accepting.cancel()
         connections = list(self._connections)
         for connection in connections:
             connection.drain()
@@ -211,24 +218,39 @@ class Server:
         return block
 
     def trailer_block(
-        self, status: CallStatus, fields: Sequence[Field], *, with_headers: bool
+        self, status: CallStatus, fields: Sequence[Field], *, with_headers: bool, limit: int
     ) -> bytes:
-        """The trailer section; with the response's headers, where none were sent."""
-        if status.message is None and status.details is None:
-            key = (status.status, with_headers)
-            block = self._blocks.get(key)
-            if block is None:
-                block = self._blocks[key] = self._make_trailers(status, with_headers=with_headers)
+        """The trailer section; with the response's headers, where none were sent.
+
+        What is larger than the client takes (`limit`) would cost it the connection, and so all
+        its other calls: then only the status is sent.
+        """
+        said: Sequence[Field] = ()
+        if status.message is not None or status.details is not None:
+            said = status_fields(status, self.details_codec())
+        if (said or fields) and header_list_size((*said, *fields)) > limit:
+            logger.warning("rpc.trailers.too_large limit=%d status=%s", limit, status)
+            message = (status.message or "the trailing metadata is too large for the client")[:200]
+            code = Status.RESOURCE_EXHAUSTED if status.status is Status.OK else status.status
+            return self.trailer_block(
+                CallStatus(code, message), (), with_headers=with_headers, limit=UNLIMITED
+            )
+        if said:
+            block = self._encoder.encode(said)
+            if with_headers:
+                block = self.response_block(None, ()) + block
         else:
-            block = self._make_trailers(status, with_headers=with_headers)
+            key = (status.status, with_headers)
+            cached = self._blocks.get(key)
+            if cached is None:
+                cached = self._encoder.encode(status_fields(status, None))
+                if with_headers:
+                    cached = self.response_block(None, ()) + cached
+                self._blocks[key] = cached
+            block = cached
         if fields:
             block += self._encoder.encode(fields, huffman=False)
         return block
-
-    def _make_trailers(self, status: CallStatus, *, with_headers: bool) -> bytes:
-        codec = None if status.details is None else self.details_codec()
-        trailers = self._encoder.encode(status_fields(status, codec))
-        return self.response_block(None, ()) + trailers if with_headers else trailers
 
     def refusal_block(self, refusal: Refusal) -> bytes:
         """The whole answer to a request that no handler gets."""
@@ -250,7 +272,6 @@ class _ServerConnection:
         )
         self._calls: set[AnyCall] = set()
         self._tasks: TaskGroup | None = None
-        self._scope: anyio.CancelScope | None = None
         self._draining = False
         self.idle = anyio.Event()
         self.ended = anyio.Event()
@@ -258,7 +279,7 @@ class _ServerConnection:
     async def run(self) -> None:
         """Live as long as the connection, and as its handlers take to notice that it is gone."""
         try:
-            with unwrapped(), anyio.CancelScope() as self._scope:
+            with unwrapped():
                 async with anyio.create_task_group() as self._tasks:
                     try:
                         await self._connection.run()
@@ -286,9 +307,11 @@ class _ServerConnection:
         self._close_if_idle()
 
     def abandon(self) -> None:
-        """Give up a connection whose handlers do not end."""
-        if self._scope is not None:
-            self._scope.cancel()
+        """Give up handlers that do not end: their clients are told, and the connection closed."""
+        for call in list(self._calls):
+            call.finish_now(CallStatus(Status.CANCELLED, "the server is stopping"))
+        self.idle.set()
+        self._connection.close()
 
     def _close_if_idle(self) -> None:
         if self._draining and not self._calls:
@@ -303,6 +326,10 @@ class _ServerConnection:
         if refusal is None:
             if self._draining:
                 refusal = Refusal(CallStatus(Status.UNAVAILABLE, "the server is stopping"))
+            elif len(self._calls) >= 2 * server.options.max_concurrent_streams:
+                # Their streams are gone, but their handlers are not.
+                message = "too many handlers of calls that were given up have not ended"
+                refusal = Refusal(CallStatus(Status.UNAVAILABLE, message))
             elif handler is None:
                 message = f"there is no method {head.path[:200]}"
                 refusal = Refusal(CallStatus(Status.UNIMPLEMENTED, message))
@@ -328,22 +355,43 @@ class _ServerConnection:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
         status: CallStatus | None = None
         try:
-            if call.due is None:
+            if call.cancel_status is not None:
+                pass  # It was given up before it had begun.
+            elif call.due is None:
                 status = await self._status_of(call, handler)
             else:
                 current_deadline.set(call.due)
                 with anyio.CancelScope(deadline=call.due.at):
                     status = await self._status_of(call, handler)
             if status is not None and self._server.events.active:
-                await call.finish(status)
+                status = await self._announce(call, status)
         finally:
             if status is None:  # it was cancelled
                 status = call.cancel_status or _OUT_OF_TIME
-            call.finish_now(status)
-            call.close()
+            self._finish(call, status)
+            call.task = None
             self._calls.discard(call)
             if self._draining:
                 self._close_if_idle()
+
+    @staticmethod
+    async def _announce(call: AnyCall, status: CallStatus) -> CallStatus:
+        """Send the trailers, with what listeners make of them."""
+        try:
+            await call.finish(status)
+        except Exception as error:  # noqa: BLE001 - boundary: as if the handler had raised it
+            return _status_of_exception(call, error)
+        return status
+
+    @staticmethod
+    def _finish(call: AnyCall, status: CallStatus) -> None:
+        try:
+            call.finish_now(status)
+        except Exception:  # boundary: details that the codec does not take are the handler's doing
+            logger.exception("rpc.status.failed method=%s", call.head.path)
+            call.finish_now(CallStatus(Status.INTERNAL, "the status could not be encoded"))
+        finally:
+            call.close()
 
     async def _status_of(self, call: AnyCall, handler: Handler) -> CallStatus:
         """Run the handler, and make its return or exception a status."""
@@ -367,6 +415,13 @@ class _ServerConnection:
             return CallStatus(error.status, error.message, error.details)
         except Exception as error:  # noqa: BLE001 - boundary: an exception of a handler becomes a status
             return _status_of_exception(call, error)
+        except BaseExceptionGroup as group:
+            # A task group of the handler, on trio: its errors and our cancellation together.
+            cancelled, others = group.split(anyio.get_cancelled_exc_class())
+            if cancelled is None or not isinstance(others, ExceptionGroup):
+                raise
+            _status_of_exception(call, others)
+            raise cancelled from None
         return call.completion()
 
 
@@ -376,5 +431,9 @@ def _status_of_exception(call: AnyCall, error: Exception) -> CallStatus:
         lone = lone.exceptions[0]  # A handler with a task group of its own.
     if isinstance(lone, GRPCError):
         return CallStatus(lone.status, lone.message, lone.details)
+    if call.cancel_status is not None and isinstance(error, ExceptionGroup):
+        _, others = error.split(GRPCError)
+        if others is None:  # Several tasks of the handler heard that the call has ended.
+            return call.cancel_status
     logger.error("rpc.handler.failed method=%s", call.head.path, exc_info=error)
     return CallStatus(Status.UNKNOWN, f"{type(lone).__name__}: {lone}"[:_LONGEST_MESSAGE])

@@ -12,7 +12,7 @@ from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
 
 from ._call import MessageChannel
 from ._compression import ENCODINGS
-from ._metadata import MetadataLike, encode_metadata
+from ._metadata import MetadataLike, encode_metadata, header_list_size
 from ._status import OK, CallStatus
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ServerStream(_Base[RecvT, SendT]):
     """
 
     __slots__ = (
+        "_cancelled",
         "_cardinality",
         "_connection",
         "_h2_stream",
@@ -92,6 +93,7 @@ class ServerStream(_Base[RecvT, SendT]):
         self._message_sent = False
         self._message_received = False
         self._trailers_sent = False
+        self._cancelled = False
         self.head = head
         self.deadline = deadline
         self.due = deadline
@@ -225,6 +227,13 @@ class ServerStream(_Base[RecvT, SendT]):
             (metadata,) = await events.send_initial_metadata(values)
         fields = encode_metadata(metadata) if metadata else ()
         if not self._h2_stream.closed:
+            if (
+                fields
+                and header_list_size(fields) > self._connection.h2.remote.max_header_list_size
+            ):
+                raise GRPCError(
+                    Status.RESOURCE_EXHAUSTED, "the metadata is larger than the client takes"
+                )
             block = self._server.response_block(self._messages.encoding_out, fields)
             self._connection.h2.send_headers(self._h2_stream, block)
         self._initial_metadata_sent = True
@@ -300,14 +309,18 @@ class ServerStream(_Base[RecvT, SendT]):
         """Send the trailers, without asking anybody."""
         if self._trailers_sent:
             return
-        self._trailers_sent = True
         stream = self._h2_stream
         if stream.closed:
+            self._trailers_sent = True
             return
         h2 = self._connection.h2
         block = self._server.trailer_block(
-            status, fields, with_headers=not self._initial_metadata_sent
+            status,
+            fields,
+            with_headers=not self._initial_metadata_sent,
+            limit=h2.remote.max_header_list_size,
         )
+        self._trailers_sent = True
         h2.send_headers(stream, block, end_stream=True)
         if not stream.closed:
             # RFC 9113, section 8.1: the answer is complete, the rest of the request is not wanted.
@@ -326,11 +339,12 @@ class ServerStream(_Base[RecvT, SendT]):
         Raises:
             ProtocolError: It was cancelled already.
         """
-        if self._h2_stream.closed:
+        if self._cancelled:
             msg = "Stream was already cancelled"
             raise ProtocolError(msg)
-        self._trailers_sent = True
+        self._cancelled = self._trailers_sent = True
         self._messages.reset(ErrorCode.CANCEL)
+        self._messages.fail(GRPCError(Status.CANCELLED, "the call was cancelled"))
 
     def close(self) -> None:
         """The handler has ended: give back what it left unread."""

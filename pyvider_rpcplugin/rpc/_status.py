@@ -113,7 +113,9 @@ def status_fields(status: CallStatus, codec: StatusDetailsCodecBase | None) -> l
     """The header fields that say `status`."""
     fields: list[Field] = [("grpc-status", str(status.status.value))]
     if status.message is not None:
-        fields.append(("grpc-message", encode_grpc_message(status.message)))
+        # Lone surrogates (file names have them) cannot be said in UTF-8.
+        message = status.message.encode("utf-8", "replace").decode()
+        fields.append(("grpc-message", encode_grpc_message(message)))
     if status.details is not None and codec is not None:
         encoded = codec.encode(status.status, status.message, status.details)
         fields.append((DETAILS_KEY, encode_binary(encoded)))
