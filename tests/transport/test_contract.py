@@ -397,6 +397,21 @@ async def test_what_was_read_for_a_cancelled_receive_is_still_given_in_small_par
             assert [await theirs.receive(4), await theirs.receive(4)] == [b"abcd", b"ef"]
 
 
+@any_transport
+async def test_what_arrives_while_nobody_receives_is_kept_in_order(make):
+    async with Pair(make) as (ours, theirs):
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(theirs.receive)
+            await anyio.wait_all_tasks_blocked()
+            task_group.cancel_scope.cancel()
+        for part in (b"one ", b"two ", b"three"):
+            await ours.send(part)
+            await anyio.wait_all_tasks_blocked()
+        await ours.send_eof()
+        with anyio.fail_after(5):
+            assert b"".join([data async for data in theirs]) == b"one two three"
+
+
 # Sockets alone
 
 
@@ -493,6 +508,26 @@ async def test_a_flooding_peer_does_not_starve_the_other_tasks(make):
             await ours.send(b"x")
         assert turns > before
         task_group.cancel_scope.cancel()
+
+
+@socket_transport
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("last", [b"", b"x"])
+async def test_asyncio_does_not_spin_on_a_socket_that_nobody_reads(make, last):
+    # There the socket stays registered between two receives; readable for ever, it must not.
+    import asyncio
+
+    async with Pair(make) as (ours, theirs):
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(theirs.receive)
+            await anyio.wait_all_tasks_blocked()
+            task_group.cancel_scope.cancel()
+        for data in (b"held ", last):
+            await (ours.send(data) if data else ours.send_eof())
+            await anyio.wait_all_tasks_blocked()
+        assert not asyncio.get_running_loop().remove_reader(
+            theirs.extra(SocketAttribute.raw_socket)
+        )
 
 
 @socket_transport
