@@ -52,6 +52,11 @@ _HIGH_WATER = 1 << 20
 _LARGEST_OUTPUT = 16 << 20
 _GUARD_INTERVAL = 1.0
 _LAST_WORDS_TIMEOUT = 1.0
+# Up to so many calls each send is worth a system call of its own; beyond, output is gathered
+# until there is a batch. Large content is left to the writing task, which does not copy it.
+_FEW_STREAMS = 2
+_BATCH_SIZE = 4096
+_LARGEST_BATCH = 65_536
 
 _connection_numbers = itertools.count(1)
 
@@ -164,6 +169,8 @@ class RPCConnection:
                     tasks.start_soon(self._write, name=f"rpc writer {self.number}")
                     if self.options.keepalive_time > 0:
                         tasks.start_soon(self._keep_alive, name=f"rpc keepalive {self.number}")
+                    if self._accept is not None:
+                        tasks.start_soon(self._expect_settings, name=f"rpc preface {self.number}")
                     self.flush()
                     await self._read()
                     await self._send_last_words()
@@ -173,6 +180,14 @@ class RPCConnection:
             self._changed()
             with anyio.move_on_after(_LAST_WORDS_TIMEOUT, shield=True):
                 await self.stream.aclose()
+
+    async def _expect_settings(self) -> None:
+        """End a connection whose client says nothing. (On a client, the channel does.)"""
+        timeout = self.options.settings_timeout
+        await anyio.sleep(timeout)
+        if not self.ready:
+            self._lose(ConnectionError(f"the client sent no HTTP/2 within {timeout:g} s"))
+            self._stop_reading()
 
     def close(self) -> None:
         """Take nothing more in; what is queued, and a GOAWAY, is still sent. Then `run` ends."""
@@ -239,13 +254,22 @@ class RPCConnection:
             try:
                 for piece in pieces:
                     await send(piece)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                # The reader sees the same, and the peer's last frames before it.
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                 self._unwritable = True
+                await self._give_up_writing(error)
                 return
             finally:
                 self._sending = False
             self._wake_room_waiters()
+
+    async def _give_up_writing(self, error: Exception) -> None:
+        """Let the reader see the peer's last frames, and the end; not every peer sends one."""
+        self._wake_room_waiters()
+        await anyio.sleep(_LAST_WORDS_TIMEOUT)
+        broken = ConnectionError("the peer does not read any more")
+        broken.__cause__ = error
+        self._lose(broken)
+        self._stop_reading()
 
     def _take_pieces(self) -> list[bytes | memoryview]:
         pieces: list[bytes | memoryview] = [self._unsent] if self._unsent else []
@@ -325,25 +349,27 @@ class RPCConnection:
 
         The first output after something was received goes out at once: that is the call or the
         answer that somebody waits for. What follows before the loop gets to the writing task is
-        gathered there, and so is everything while many calls are in flight.
+        gathered there, and so is everything while many calls are in flight; but not too much of
+        it, for the peer could work on it meanwhile.
         """
-        if (
-            self._may_send_now
-            and self._send_nowait is not None
-            and not self._sending
-            and not self._unsent
-            and len(self.h2.streams) <= _FEW_STREAMS
-        ):
+        if self._should_send_now():
             self._may_send_now = False
             data = self.h2.take_output()
             try:
-                sent = self._send_nowait(data)
+                sent = self._send_nowait(data) if self._send_nowait is not None else 0
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return  # the reader sees it too
             if sent == len(data):
                 return
             self._unsent = data[sent:]
         self._writer.wake()
+
+    def _should_send_now(self) -> bool:
+        if self._send_nowait is None or self._sending or self._unsent:
+            return False
+        if self._may_send_now and len(self.h2.streams) <= _FEW_STREAMS:
+            return True
+        return _BATCH_SIZE <= self.h2.output_size <= _LARGEST_BATCH
 
     # --- events ----------------------------------------------------------------------------
 
@@ -371,7 +397,8 @@ class RPCConnection:
     def _on_reset(self, event: StreamReset) -> None:
         owner: Any = event.stream.owner
         if not event.by_peer:
-            logger.warning("rpc.stream.fault id=%d %s", event.stream.stream_id, event.reason)
+            # Not louder: a peer can cause as many as it likes.
+            logger.info("rpc.stream.fault id=%d %s", event.stream.stream_id, event.reason)
         if owner is not None:
             owner.on_reset(event)
 
@@ -404,8 +431,6 @@ class RPCConnection:
         logger.warning("rpc.connection.fault peer=%s %s", self.peer.addr(), event.fault)
         self._lose(ConnectionError(f"the peer broke the protocol: {event.fault.reason}"))
 
-
-_FEW_STREAMS = 2
 
 _DISPATCH: dict[type[Event], Callable[[RPCConnection, Any], None]] = {
     RequestReceived: RPCConnection._on_request,  # noqa: SLF001  # the table belongs to the class
