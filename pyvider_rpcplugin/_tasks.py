@@ -550,8 +550,6 @@ class EagerReader:
             return
         except OSError as exc:
             self._arrived = exc
-        if not isinstance(self._arrived, bytes) or not self._arrived:
-            self._unregister()  # it would be called for ever
         self._wake()
 
     def _wake(self) -> None:
