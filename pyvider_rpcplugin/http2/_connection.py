@@ -157,9 +157,8 @@ class H2Connection:
             if len(piece) < _LARGE_PIECE:
                 small.append(piece)
                 continue
-            if small:
-                parts.append(b"".join(small))
-                small.clear()
+            parts.append(b"".join(small))  # at least the piece's own frame header
+            small.clear()
             parts.append(piece)
         if small:
             parts.append(b"".join(small))
@@ -333,7 +332,8 @@ class H2Connection:
         self.streams.pop(stream.stream_id, None)
 
     def _expect_leftovers(self, stream_id: int, window: int) -> None:
-        self._on_their_way[stream_id] = _OnTheirWay(window)
+        # The frame in hand may go on, although it is larger than the window.
+        self._on_their_way[stream_id] = _OnTheirWay(max(window, 0) + self._frames.data_left)
         if len(self._on_their_way) > _REMEMBERED_RESETS:
             self._on_their_way.popitem(last=False)
 
@@ -364,13 +364,13 @@ class H2Connection:
                     if kind == DATA:
                         self._on_data(flags, stream_id, payload)
                     elif kind == HEADERS:
-                        self._on_headers(flags, stream_id, bytes(payload))
+                        self._on_headers(flags, stream_id, payload)
                     else:
                         handler = _HANDLERS.get(kind)
                         if handler is None:  # section 4.1: unknown types are ignored
                             self.guard.count_idle("a frame of unknown type")
                         else:
-                            handler(self, flags, stream_id, bytes(payload))
+                            handler(self, flags, stream_id, payload)
                 except StreamFault as fault:
                     self._reset_faulted(fault)
         except ConnectionFault as fault:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import ConnectionFault, ErrorCode
 
@@ -49,11 +49,13 @@ class FrameType(IntEnum):
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
 
-Frame = tuple[int, int, int, "bytes | memoryview"]
-"""Type, flags, stream identifier, payload; only that of a large DATA frame may be a view."""
+Frame = tuple[int, int, int, Any]
+"""Type, flags, stream identifier, payload: bytes, or a view where that of a DATA frame is large."""
 
-# From here on a view of what was received costs less than a copy.
+# From here on a view of what was received costs less than a copy. But it keeps all of that in
+# memory, so it must be a good part of it.
 _VIEWED_SIZE = 16_384
+_VIEWED_PART = 4
 
 
 # The length has three octets, which `struct` does not know: two and one.
@@ -122,15 +124,18 @@ class FrameReader:
 
     Args:
         max_frame_size: The largest payload that we announced to accept.
+
+    Attributes:
+        data_left: Octets of the DATA frame in hand that have not come yet.
     """
 
     __slots__ = (
         "_data_flags",
-        "_data_left",
         "_data_stream_id",
         "_have",
         "_need",
         "_parts",
+        "data_left",
         "max_frame_size",
     )
 
@@ -139,7 +144,7 @@ class FrameReader:
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
-        self._data_left = 0
+        self.data_left = 0
         self._data_flags = 0
         self._data_stream_id = 0
 
@@ -153,12 +158,12 @@ class FrameReader:
                 its header, so that no more than one frame is ever held.
         """
         position, end = 0, len(data)
-        if self._data_left:
-            position = min(self._data_left, end)
-            self._data_left -= position
-            flags = 0 if self._data_left else self._data_flags
+        if self.data_left:
+            position = min(self.data_left, end)
+            self.data_left -= position
+            flags = 0 if self.data_left else self._data_flags
             if position:
-                yield DATA, flags, self._data_stream_id, _payload(data, 0, position)
+                yield DATA, flags, self._data_stream_id, _content(data, 0, position)
         elif self._parts:
             # Parts are joined once, when the frame is whole: one that comes in many reads is not
             # copied over and over.
@@ -181,13 +186,15 @@ class FrameReader:
             stream_id &= _STREAM_ID_MASK
             if stop <= end:
                 position = stop
-                payload = data[start:stop] if kind != DATA else _payload(data, start, stop)
-                yield kind, flags, stream_id, payload
+                if kind != DATA or length < _VIEWED_SIZE:
+                    yield kind, flags, stream_id, data[start:stop]
+                else:
+                    yield DATA, flags, stream_id, _content(data, start, stop)
             elif kind == DATA and not flags & PADDED:
-                self._data_left, self._data_flags = stop - end, flags
+                self.data_left, self._data_flags = stop - end, flags
                 self._data_stream_id = stream_id
                 if start < end:
-                    yield DATA, flags & ~END_STREAM, stream_id, _payload(data, start, end)
+                    yield DATA, flags & ~END_STREAM, stream_id, _content(data, start, end)
                 return
             else:
                 self._keep(data, position, FRAME_HEADER_SIZE + length)
@@ -202,9 +209,10 @@ class FrameReader:
         self._need = need
 
 
-def _payload(data: bytes, start: int, stop: int) -> bytes | memoryview:
+def _content(data: bytes, start: int, stop: int) -> bytes | memoryview:
     """The content of a DATA frame."""
-    if stop - start < _VIEWED_SIZE:
+    size = stop - start
+    if size < _VIEWED_SIZE or size * _VIEWED_PART < len(data):
         return data[start:stop]
     return memoryview(data)[start:stop]
 

@@ -188,7 +188,8 @@ class HeaderDecoder:
         except OversizedHeaderListError as error:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from None
         except (HPACKError, IndexError, ValueError) as error:
-            reason = f"a header block that cannot be decoded: {error}"
+            # The error may quote the whole block.
+            reason = f"a header block that cannot be decoded: {str(error)[:100]}"
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason) from None
         fields = [(_text(name), _text(value)) for name, value in pairs]
         if len(fields) > self._max_fields:

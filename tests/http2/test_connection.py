@@ -753,6 +753,36 @@ def test_small_content_is_copied_and_never_changes_the_callers(link):
     assert data == [b"view", b""]
 
 
+def test_large_content_is_handed_out_in_parts_uncopied(link):
+    stream = open_stream(link)
+    link.ours.remote.max_frame_size = 1 << 20
+    stream.send_window = link.ours.send_window = 1 << 20
+    large = bytes(200_000)
+    link.ours.ping(b"12345678")
+    link.ours.send_data(stream, large)
+    link.ours.send_data(stream, large)
+    size = link.ours.output_size
+    head, first, between, second = link.ours.take_parts()
+    assert first.obj is second.obj is large
+    assert (len(head), len(between)) == (17 + 9, 9)
+    assert sum(map(len, [head, first, between, second])) == size
+    assert (link.ours.output_size, link.ours.take_parts()) == (0, [])
+    link.ours.ping(b"12345678")
+    (ping,) = link.ours.take_parts()
+    assert ping == PingFrame(0, b"12345678").serialize()
+
+
+def test_frame_beyond_the_window_is_one_stream_error_however_it_is_cut(step):
+    """What follows of a frame in error is part of it, not a frame more."""
+    link = Link(client_side=False, step=step, settings=LocalSettings(initial_window_size=10))
+    stream = request_from_peer(link)
+    events = link.feed(DataFrame(1, bytes(50)))
+    assert only(events, StreamReset).code == ErrorCode.FLOW_CONTROL_ERROR
+    assert stream.closed
+    finished_frame = DataFrame(1, b"x")
+    assert_connection_error(link, link.feed(finished_frame), ErrorCode.FLOW_CONTROL_ERROR)
+
+
 def test_connection_opens_without_settings_of_ones_own():
     assert H2Connection(client_side=True).output_size == 0
     assert WindowOpened(None).stream is None

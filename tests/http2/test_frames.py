@@ -123,6 +123,38 @@ def joined(frames):
     return result
 
 
+def test_content_is_given_out_as_it_comes_in():
+    reader = FrameReader(100)
+    data = DataFrame(5, b"abcdef", flags=["END_STREAM"]).serialize()
+    assert list(reader.feed(data[:9])) == []
+    assert list(reader.feed(data[9:11])) == [(0, 0, 5, b"ab")]
+    assert reader.data_left == 4
+    assert list(reader.feed(b"")) == []
+    rest = data[11:] + frame_header(0, 0, 0, 5)
+    assert list(reader.feed(rest)) == [(0, 1, 5, b"cdef"), (0, 0, 5, b"")]
+    assert reader.data_left == 0
+
+
+def test_padded_content_waits_for_its_padding():
+    reader = FrameReader(100)
+    data = DataFrame(5, b"abc", pad_length=2, flags=["PADDED"]).serialize()
+    assert list(reader.feed(data[:-1])) == []
+    assert list(reader.feed(data[-1:])) == [(0, 8, 5, b"\2abc\0\0")]
+
+
+def test_only_large_content_that_is_most_of_what_was_received_is_a_view():
+    def types(*frames):
+        reader = FrameReader(1 << 18)
+        read = reader.feed(b"".join(frame.serialize() for frame in frames))
+        return [type(payload) for *_, payload in read]
+
+    large, larger = bytes(16_384), bytes(1 << 17)
+    assert types(DataFrame(1, large)) == [memoryview]
+    assert types(DataFrame(1, large[1:])) == [bytes]
+    assert types(DataFrame(1, large), DataFrame(1, larger)) == [bytes, memoryview]
+    assert types(HeadersFrame(1, large)) == [bytes]
+
+
 def test_reserved_bit_of_the_stream_identifier_is_ignored():
     assert list(FrameReader(100).feed(frame_header(0, 0, 0, 5 | 1 << 31))) == [(0, 0, 5, b"")]
 

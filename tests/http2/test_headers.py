@@ -162,8 +162,10 @@ def test_cache_holds_neither_long_blocks_nor_much_text_nor_many_blocks():
     much = b"\xbe\xbe"  # twice the entry above
     assert ours.decode(much).fields == ours.decode(much).fields
     assert ours.decode(much) is not ours.decode(much)
+    ours.decode(HeaderEncoder.preamble)
     first = HeaderEncoder().encode([("n", "0")])
     kept = ours.decode(first)
+    assert ours.decode(first) is kept
     for number in range(1, 257):
         ours.decode(HeaderEncoder().encode([("n", str(number))]))
     assert ours.decode(first) is not kept
