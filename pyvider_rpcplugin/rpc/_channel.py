@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio import lowlevel
 from grpclib.const import Cardinality, Status
 from grpclib.events import (
     _DispatchChannelEvents,  # the base of what `grpclib.events.listen` takes
@@ -55,6 +54,7 @@ RecvT = TypeVar("RecvT")
 USER_AGENT = f"grpc-python-pyvider-rpcplugin/{__version__}"
 
 _CACHED_METHODS = 1024
+_LAST_WORDS_TIMEOUT = 0.25
 
 
 class ChannelEvents(_DispatchChannelEvents):
@@ -132,6 +132,7 @@ class Channel(_Base):
         self._gone: PluginExit | None = None
         self._explaining = 0
         self._running = False
+        self._connecting: anyio.CancelScope | None = None
 
     def _make_extra_fields(self) -> tuple[tuple[str, str], ...]:
         fields = [
@@ -272,21 +273,36 @@ class Channel(_Base):
                 await wait_until(pending.waiter, deadline)
         finally:
             if pending is not None:
-                self._pending.remove(pending)
+                if pending in self._pending:
+                    self._pending.remove(pending)
                 self._wake_first()
 
     def stream_closed(self) -> None:
         """A call has ended: another one may take its place."""
         if self._pending:
             self._wake_first()
+        if len(self._connections) > 1 or self._connection is None or self._connection.draining:
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        """Close the connections that get no more calls and have none left."""
+        for connection in list(self._connections):
+            retired = connection.draining or not connection.h2.accepts_requests
+            if retired and connection.lost is None and not connection.h2.streams:
+                connection.close()
+
+    def _changed(self) -> None:
+        """A connection is up, lost, being left by its server, or takes more calls than before."""
+        self._wake_manager()
+        self._wake_first()
+        self._close_retired()
 
     def _wake_first(self) -> None:
         if self._pending:
             self._pending[0].waiter.wake()
 
-    def _wake_all(self, error: Exception | None = None) -> None:
+    def _wake_all(self) -> None:
         for pending in self._pending:
-            pending.error = error
             pending.waiter.wake()
 
     # --- life ------------------------------------------------------------------------------
@@ -317,14 +333,44 @@ class Channel(_Base):
 
     async def _manage(self, tasks: TaskGroup) -> None:
         while not self._closed:
+            if self._gone is not None and self._connections:
+                await self._end_connections()
+                continue
             if self._pending and self._gone is None and self._needs_connection():
                 try:
                     await self._establish(tasks)
                 except (TransportError, OSError) as error:
-                    self._wake_all(error)
-                    await lowlevel.checkpoint()
+                    await self._explain()
+                    self._fail_pending(error)
                 continue
             await self._wait_manager()
+
+    async def _end_connections(self) -> None:
+        """End connections whose server has ended, though somebody (a child of it) holds them open.
+
+        What it had sent before is still read.
+        """
+        with anyio.move_on_after(_LAST_WORDS_TIMEOUT):
+            while self._connections:
+                await self._wait_manager()
+        for connection in self._connections:
+            connection.close()
+        while self._connections:
+            await self._wait_manager()
+
+    async def _explain(self) -> PluginExit | None:
+        """Find out whether the endpoint is gone for good."""
+        ended = None if self._on_lost is None else await self._on_lost()
+        if ended is not None:
+            self.endpoint_ended(ended)
+        return ended
+
+    def _fail_pending(self, error: Exception) -> None:
+        """The attempt that they waited for has failed; the next call makes another one."""
+        pending, self._pending = self._pending, deque()
+        for call in pending:
+            call.error = error
+            call.waiter.wake()
 
     def _needs_connection(self) -> bool:
         if self._explaining:
@@ -339,13 +385,15 @@ class Channel(_Base):
 
     async def _establish(self, tasks: TaskGroup) -> None:
         """Make a new connection and wait until the peer has said that it speaks HTTP/2."""
-        stream = await self._connect()
-        if self._closed:
-            await anyio.aclose_forcefully(stream)
+        with anyio.CancelScope() as self._connecting:
+            stream = await self._connect()
+        if self._connecting.cancelled_caught or self._closed:
+            if not self._connecting.cancelled_caught:
+                await anyio.aclose_forcefully(stream)
             message = "the channel was closed while it connected"
             raise TransportError(message)
         connection = RPCConnection(stream, client_side=True, options=self.options)
-        connection.on_change = self._wake_manager
+        connection.on_change = self._changed
         self._connections.add(connection)
         tasks.start_soon(self._run_connection, connection, name="rpc connection")
         timeout = self.options.settings_timeout
@@ -383,19 +431,22 @@ class Channel(_Base):
             self._connections.discard(connection)
             if self._connection is connection:
                 self._connection = None
+            self._wake_manager()
         if self._closed:
+            return
+        if connection.h2.goaway_received and not connection.h2.streams:
+            self._wake_manager()  # It was left, and nobody needs to know why.
             return
         # New calls wait meanwhile: the manager connects again only once it is known whether there
         # is anything to connect to.
         self._explaining += 1
         try:
-            ended = None if self._on_lost is None else await self._on_lost()
+            ended = await self._explain()
         finally:
             self._explaining -= 1
         if ended is None:
             self._fail(connection, lambda: _lost_error(str(connection.lost), connection.lost))
         else:
-            self.endpoint_ended(ended)
             self._fail(connection, self._gone_error)
         self._wake_manager()
 
@@ -403,11 +454,12 @@ class Channel(_Base):
         """Say that the process behind the endpoint has ended: no call will ever be answered.
 
         Calls that wait for a connection fail at once, and so does every later one. Those that
-        are running learn it from their connection.
+        are running learn it from their connection, or a moment later from here.
         """
         if self._gone is None:
             self._gone = ended
             self._wake_all()
+            self._wake_manager()
 
     def _gone_error(self) -> ConnectionLost:
         reason = "has ended" if self._gone is None else self._gone.describe()
@@ -430,6 +482,8 @@ class Channel(_Base):
         for connection in list(self._connections):
             self._fail(connection, _closed_error)
             connection.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
         self._wake_all()
         self._wake_manager()
 

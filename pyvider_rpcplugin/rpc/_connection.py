@@ -182,7 +182,7 @@ class RPCConnection:
                 await self.stream.aclose()
 
     async def _expect_settings(self) -> None:
-        """End a connection whose client says nothing. (On a client, the channel does.)"""
+        """End a connection whose client says nothing; towards a server, the channel does it."""
         timeout = self.options.settings_timeout
         await anyio.sleep(timeout)
         if not self.ready:
