@@ -360,6 +360,8 @@ class Channel(_Base):
 
     async def _explain(self) -> PluginExit | None:
         """Find out whether the endpoint is gone for good."""
+        if self._gone is not None:
+            return self._gone
         ended = None if self._on_lost is None else await self._on_lost()
         if ended is not None:
             self.endpoint_ended(ended)
