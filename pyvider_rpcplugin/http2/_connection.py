@@ -225,23 +225,23 @@ class H2Connection:
         if size >= TINY_FRAME or (stream.send_window > 0 and self.send_window > 0):
             self.guard.useful(2)
         # Else the peer's windows allow only crumbs, and crumbs must not pay for its next update.
-        limit = self.remote.max_frame_size
-        stream_id = stream.stream_id
-        view = memoryview(data)
-        start = 0
-        while size - start > limit:
-            self._queue(frame_header(limit, DATA, 0, stream_id))
-            self._queue(view[start : start + limit])
-            self.guard.useful(2)
-            start += limit
-        head = frame_header(size - start, DATA, END_STREAM if end_stream else 0, stream_id)
-        if size <= _JOINED_SIZE:
-            self._queue(head + data)
+        flags = END_STREAM if end_stream else 0
+        if size <= _JOINED_SIZE:  # and so smaller than any peer's limit
+            self._queue(frame_header(size, DATA, flags, stream.stream_id) + data)
         else:
-            self._queue(head)
-            self._queue(view[start:])
+            self._queue_content(stream.stream_id, memoryview(data), flags)
         if end_stream:
             self._close_local(stream)
+
+    def _queue_content(self, stream_id: int, content: memoryview, flags: int) -> None:
+        limit = self.remote.max_frame_size
+        while len(content) > limit:
+            self._queue(frame_header(limit, DATA, 0, stream_id))
+            self._queue(content[:limit])
+            self.guard.useful(2)
+            content = content[limit:]
+        self._queue(frame_header(len(content), DATA, flags, stream_id))
+        self._queue(content)
 
     def reset_stream(self, stream: H2Stream, code: ErrorCode) -> None:
         """End a stream at once; does nothing if it is closed.
@@ -419,7 +419,7 @@ class H2Connection:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is full")
         if flags & PADDED:
             payload = strip_padding(flags, bytes(payload))
-        end_stream = bool(flags & END_STREAM)
+        end_stream = flags & END_STREAM != 0
         stream = self.streams.get(stream_id)
         if stream is None:
             self._acknowledge_connection(size)
@@ -428,10 +428,16 @@ class H2Connection:
         stream.receive_window -= size
         if stream.length_left is not None:
             stream.length_left -= len(payload)
-        fault = _data_fault(stream, end_stream=end_stream)
-        if fault is not None:
-            self._acknowledge_connection(size)
-            raise StreamFault(stream_id, *fault)
+        if (
+            stream.remote_closed
+            or not stream.headers_received
+            or stream.receive_window < 0
+            or stream.length_left is not None
+        ):
+            fault = _data_fault(stream, end_stream=end_stream)
+            if fault is not None:
+                self._acknowledge_connection(size)
+                raise StreamFault(stream_id, *fault)
         stream.unconsumed += size
         if len(payload) < size:
             self.acknowledge(stream, size - len(payload))
@@ -496,7 +502,7 @@ class H2Connection:
                     code = ErrorCode.PROTOCOL_ERROR if padded else ErrorCode.FRAME_SIZE_ERROR
                     raise ConnectionFault(code, reason)
                 payload = payload[5:]
-        end_stream = bool(flags & END_STREAM)
+        end_stream = flags & END_STREAM != 0
         if flags & END_HEADERS:
             self._on_header_block(stream_id, payload, end_stream=end_stream)
         else:
