@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.transport._path import LONGEST_PATH
@@ -44,12 +43,14 @@ def socket_folder(parent: str) -> Generator[str | None]:
     if sys.platform == "win32":
         yield None
         return
-    place = parent or tempfile.gettempdir()
-    if not parent and len(os.fsencode(place)) + len(_PREFIX) + _ROOM_FOR_NAME > LONGEST_PATH:
-        place = "/tmp"  # noqa: S108 - the folder in it is private
+    name = f"{_PREFIX}{os.urandom(6).hex()}"
+    place = parent or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the folder in it is private
+    if not parent and len(os.fsencode(place)) + len(name) + _ROOM_FOR_NAME > LONGEST_PATH:
+        place = "/tmp"  # noqa: S108 - as above
+    folder = os.path.join(os.path.abspath(place), name)
     try:
         _sweep(place)
-        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        os.mkdir(folder, 0o700)
         lock = os.open(os.path.join(folder, _LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         logger.debug("client.folder.none place=%s reason=%s", place, exc.strerror)

@@ -35,9 +35,9 @@ from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
-    from anyio.abc import TaskGroup
+    from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.rpc import Channel
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
 EXIT_GRACE = 0.25
+# How long its calls may take to notice. Longer than the channel gives a connection that something
+# which the plugin left behind holds open.
+_LOSS_GRACE = 1.0
 # What the plugin may take to end beyond the grace that its running calls get.
 _END_MARGIN = 1.0
 
@@ -203,12 +206,12 @@ class Launch:
         from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
         transport = transport_for(record.network, record.address)
-        lost = anyio.Event()
-        channel = self._make_channel(transport, functools.partial(_plugin_lost, process, lost))
+        link = _Link(transport, process)
+        channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
                 tg.start_soon(process.drain_stdout)
-                await self._connect(tg, channel, record.address, process, retries)
+                await self._connect(tg, link, channel, record.address, process, retries)
                 self.channel = channel
                 session.started(None)
                 await _first(session.stop_requested, process.exited)
@@ -220,9 +223,10 @@ class Launch:
                         grace=self.settings.grpc_grace_period + _END_MARGIN,
                     )
                 self._note_exit(process.exit)
-                # The channel notices by itself, and its calls then tell how the plugin ended.
-                with anyio.move_on_after(EXIT_GRACE):
-                    await lost.wait()
+                # Its calls are told how the plugin ended, before they are told that it is over.
+                channel.endpoint_ended(process.exit)
+                with anyio.move_on_after(_LOSS_GRACE):
+                    await link.ended.wait()
                 channel.close()
                 tg.cancel_scope.cancel()
 
@@ -234,10 +238,11 @@ class Launch:
 
     async def _attach(self, session: Session[None], retries: Retries) -> None:
         address = self._options.address or ""
-        channel = self._make_channel(transport_at(address), None)
+        link = _Link(transport_at(address), None)
+        channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
-                await self._connect(tg, channel, address, None, retries)
+                await self._connect(tg, link, channel, address, None, retries)
                 self.channel = channel
                 session.started(None)
                 await session.stop_requested.wait()
@@ -246,11 +251,7 @@ class Launch:
 
     # Both.
 
-    def _make_channel(
-        self,
-        transport: RPCPluginTransport,
-        on_lost: Callable[[], Awaitable[PluginExit | None]] | None,
-    ) -> Channel:
+    def _make_channel(self, link: _Link) -> Channel:
         if self.settings.auto_mtls:
             self._log.info(
                 "plugin %s: automatic mutual TLS is not available in this version: "
@@ -259,15 +260,12 @@ class Launch:
             )
         from pyvider_rpcplugin.rpc import Channel  # noqa: PLC0415 - see load_engine
 
-        return Channel(
-            functools.partial(_stream, transport),
-            options=rpc_options(self.settings),
-            on_lost=on_lost,
-        )
+        return Channel(link.connect, options=rpc_options(self.settings), on_lost=link.explain_loss)
 
     async def _connect(
         self,
         tg: TaskGroup,
+        link: _Link,
         channel: Channel,
         address: str,
         process: PluginProcess | None,
@@ -277,7 +275,7 @@ class Launch:
         cause: BaseException
         try:
             with anyio.fail_after(limit):
-                await tg.start(channel.run)
+                await tg.start(link.run, channel)
             return
         except TransportError as exc:
             error = cause = exc
@@ -307,9 +305,31 @@ def load_engine() -> None:
     import pyvider_rpcplugin.transport._choose  # noqa: F401, PLC0415
 
 
-async def _stream(transport: RPCPluginTransport) -> anyio.abc.ByteStream:
-    stream: anyio.abc.ByteStream = await transport.connect()
-    return stream
+class _Link:
+    """What a channel asks: for a connection, and what has become of the plugin behind it.
+
+    An object of its own, because a user may keep the channel, which would keep all the rest.
+    """
+
+    def __init__(self, transport: RPCPluginTransport, process: PluginProcess | None) -> None:
+        self._transport = transport
+        self._process = process
+        self.ended = anyio.Event()
+
+    async def connect(self) -> ByteStream:
+        stream: ByteStream = await self._transport.connect()
+        return stream
+
+    async def explain_loss(self) -> PluginExit | None:
+        """Say how the plugin ended, if it has; otherwise it may be connected to again."""
+        return None if self._process is None else await _exit_of(self._process)
+
+    async def run(self, channel: Channel, *, task_status: TaskStatus[None]) -> None:
+        """Run the channel, and note when it has ended."""
+        try:
+            await channel.run(task_status=task_status)
+        finally:
+            self.ended.set()
 
 
 async def _exit_of(process: PluginProcess) -> PluginExit | None:
@@ -317,15 +337,6 @@ async def _exit_of(process: PluginProcess) -> PluginExit | None:
     with anyio.move_on_after(EXIT_GRACE):
         return await process.wait()
     return None
-
-
-async def _plugin_lost(process: PluginProcess, lost: anyio.Event) -> PluginExit | None:
-    """Say how the plugin ended to the channel that has lost it, if it has ended."""
-    exit_ = await _exit_of(process)
-    if exit_ is not None:
-        # Nothing is awaited between this and the failing of the channel's calls.
-        lost.set()
-    return exit_
 
 
 async def _hurry_when_exited(process: PluginProcess, scope: anyio.CancelScope) -> None:

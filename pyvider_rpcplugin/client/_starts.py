@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -77,6 +76,8 @@ class Retries:
             return None
         # The exponent is bounded because a setting allows more attempts than floats have powers.
         backoff = settings.client_initial_backoff_ms * 2.0 ** min(self._failed - 1, 63)
+        import random  # noqa: PLC0415 - most plugins start at the first attempt
+
         jitter = random.uniform(0, settings.client_retry_jitter_ms)  # noqa: S311 - no secret
         pause = (min(backoff, settings.client_max_backoff_ms) + jitter) / 1000
         return pause if pause < self.seconds_left else None

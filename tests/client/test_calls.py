@@ -147,6 +147,14 @@ async def test_a_handler_that_leaves_the_interpreter() -> None:
             assert client.exit.status == 5
 
 
+async def test_death_while_a_child_of_the_plugin_holds_the_connection() -> None:
+    with anyio.fail_after(5):
+        async with plugin_client(echo()) as client:
+            with pytest.raises(ConnectionLost) as caught:
+                await client.stub(EchoStub).Unary(EchoRequest(text="fork:7"))
+            assert caught.value.exit_status == 7
+
+
 async def test_a_crash_is_quiet_for_who_does_not_call_and_the_client_starts_again() -> None:
     client = plugin_client(echo())
     with anyio.fail_after(10):

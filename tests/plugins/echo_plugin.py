@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -28,6 +29,12 @@ class Echo(EchoBase):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "exit":
                 print("going", file=sys.stderr, flush=True)
+                os._exit(int(argument))
+            case "fork":
+                # A child that is no longer in the plugin's group, and holds all that it had open.
+                if os.fork() == 0:
+                    os.setsid()
+                    time.sleep(1)  # noqa: ASYNC251 - it only has to be there
                 os._exit(int(argument))
             case "leave":
                 sys.exit(int(argument))
