@@ -310,6 +310,8 @@ class Channel(_Base):
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Connect, and keep calls supplied with a connection until `close` is called.
 
+        It also returns once it is known that the endpoint has ended, and every call too.
+
         Once the first connection is up, `task_status` is started.
 
         Raises:
@@ -333,10 +335,10 @@ class Channel(_Base):
 
     async def _manage(self, tasks: TaskGroup) -> None:
         while not self._closed:
-            if self._gone is not None and self._connections:
+            if self._gone is not None:
                 await self._end_connections()
-                continue
-            if self._pending and self._gone is None and self._needs_connection():
+                return
+            if self._pending and self._needs_connection():
                 try:
                     await self._establish(tasks)
                 except (TransportError, OSError) as error:
