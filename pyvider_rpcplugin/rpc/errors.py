@@ -49,7 +49,12 @@ class DeadlineExceeded(GRPCError, TimeoutError):
     def __init__(self, message: str | None = None, details: Any = None) -> None:
         message = message or "the deadline of the call has passed"
         super().__init__(Status.DEADLINE_EXCEEDED, message, details)
-        self.args = (message, details)
+        # What an OSError makes of its arguments says nothing here.
+        self.args = (message,) if details is None else (message, details)
+        self.errno = self.strerror = self.filename = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.details)
 
     def __str__(self) -> str:
         return f"{self.status.name}: {self.message}"
