@@ -366,15 +366,14 @@ def _warn(message: str) -> None:
     except ResourceWarning as exc:
         # Warnings are errors here, and this task has nobody to raise to: report it as an
         # exception in a finalizer would be.
-        sys.unraisablehook(
-            SimpleNamespace(
-                exc_type=type(exc),
-                exc_value=exc,
-                exc_traceback=exc.__traceback__,
-                err_msg=None,
-                object=None,
-            )
+        report: Any = SimpleNamespace(
+            exc_type=type(exc),
+            exc_value=exc,
+            exc_traceback=exc.__traceback__,
+            err_msg=None,
+            object=None,
         )
+        sys.unraisablehook(report)
 
 
 class _Unset(enum.Enum):

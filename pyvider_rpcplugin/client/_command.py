@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyvider_rpcplugin.exception import ConfigError
 
@@ -21,6 +21,7 @@ def checked_command(command: Any) -> list[str]:
         ConfigError: It is none.
     """
     if isinstance(command, str | bytes | os.PathLike):
+        command = cast("str | bytes | os.PathLike[str]", command)
         msg = f"the command is one {type(command).__name__}, not a list"
         raise ConfigError(
             msg,
@@ -30,8 +31,9 @@ def checked_command(command: Any) -> list[str]:
     if not isinstance(command, Sequence) or not command:
         msg = f"the command has to be a list of the program and its arguments, not {command!r}"
         raise ConfigError(msg, phase="launch")
+    words = cast("Sequence[Any]", command)
     try:
-        return [os.fsdecode(word) for word in command]
+        return [os.fsdecode(word) for word in words]
     except TypeError as exc:
         msg = f"the command holds something that is neither text nor a path: {command!r}"
         raise ConfigError(msg, phase="launch") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -301,8 +302,8 @@ class Launch:
 
 def load_engine() -> None:
     """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
-    import pyvider_rpcplugin.rpc._channel  # noqa: PLC0415
-    import pyvider_rpcplugin.transport._choose  # noqa: F401, PLC0415
+    for name in ("pyvider_rpcplugin.rpc._channel", "pyvider_rpcplugin.transport._choose"):
+        importlib.import_module(name)
 
 
 class _Link:

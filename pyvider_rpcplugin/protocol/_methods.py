@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from grpclib.const import Cardinality
 
 # By what streams: the requests, the replies.
-_TYPES = {
-    (member.client_streaming, member.server_streaming): member.name.lower()
-    for member in Cardinality
+_TYPES: dict[tuple[bool, bool], str] = {
+    cast("tuple[bool, bool]", member.value): member.name.lower() for member in Cardinality
 }
 
 

@@ -77,7 +77,9 @@ class HealthCheckResponse(msgspec.Struct, frozen=True):
 class HealthListResponse(msgspec.Struct, frozen=True):
     """`grpc.health.v1.HealthListResponse`."""
 
-    statuses: dict[str, HealthCheckResponse] = msgspec.field(default_factory=dict)
+    statuses: dict[str, HealthCheckResponse] = msgspec.field(
+        default_factory=dict[str, HealthCheckResponse]
+    )
 
     def SerializeToString(self) -> bytes:  # noqa: N802
         """Encode it: a map is a repeated message of key and value."""

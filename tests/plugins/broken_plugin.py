@@ -37,7 +37,7 @@ def main() -> None:
         case "noise":
             say("x" * 2_000_000)
         case "lines":
-            say("a line of noise\n" * 100_000)
+            say(("a line of noise " * 64 + "\n") * 1200)
         case "malformed":
             say("1|1|unix\n")
         case "core":
