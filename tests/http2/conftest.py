@@ -5,9 +5,9 @@ import pytest
 from tests.http2.peer import Link
 
 
-@pytest.fixture(params=[0, 1], ids=["whole", "bytewise"])
+@pytest.fixture(params=[0, 1, 13], ids=["whole", "bytewise", "mixed"])
 def step(request):
-    """How the bytes are cut on their way: not at all, or one by one."""
+    """How the bytes are cut on their way: not at all, one by one, or across all borders."""
     return request.param
 
 

@@ -177,6 +177,14 @@ def test_response_of_trailers_only(server, client):
     assert stream.closed
 
 
+def test_empty_header_table_is_said_once(client):
+    sent = []
+    for _ in range(2):
+        client.ours.send_request(REQUEST_BLOCK)
+        sent.append(client.ours.take_output()[9:])
+    assert sent == [b"\x20" + REQUEST_BLOCK, REQUEST_BLOCK]
+
+
 def test_content_larger_than_a_frame_is_cut(link):
     stream = open_stream(link)
     content = bytes(n % 251 for n in range(50_000))

@@ -93,7 +93,10 @@ def test_header_block_is_cut_into_continuations_no_larger_than_allowed(size, end
 
 raw_frames = st.lists(
     st.tuples(
-        st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**31 - 1), st.binary(max_size=40)
+        st.sampled_from([0, 0, 1, 8, 255]),
+        st.integers(0, 255),
+        st.sampled_from([0, 1, 1, 2**31 - 1]),
+        st.binary(max_size=40),
     ),
     max_size=8,
 )

@@ -154,6 +154,16 @@ def test_equal_blocks_are_decoded_once():
     assert ours.decode(block) is ours.decode(block)
 
 
+def test_blocks_are_forgotten_when_the_table_changes():
+    encoder, ours = hpack.Encoder(), decoder()
+    first, again = encoder.encode([("a", "1")]), encoder.encode([("a", "1")])
+    ours.decode(first)
+    assert ours.decode(again).fields == ours.decode(again).fields == (("a", "1"),)
+    ours.decode(encoder.encode([("b", "2")]))
+    assert encoder.encode([("b", "2")]) == again
+    assert ours.decode(again).fields == (("b", "2"),)
+
+
 def test_cache_holds_neither_long_blocks_nor_much_text_nor_many_blocks():
     ours = decoder()
     long = HeaderEncoder().encode([("a", "x" * 1100)], huffman=False)
