@@ -31,7 +31,7 @@ def checked_command(command: Any) -> list[str]:
     if not isinstance(command, Sequence) or not command:
         msg = f"the command has to be a list of the program and its arguments, not {command!r}"
         raise ConfigError(msg, phase="launch")
-    words: list[Any] = list(command)
+    words: list[Any] = list(cast("Any", command))
     try:
         return [os.fsdecode(word) for word in words]
     except TypeError as exc:

@@ -260,6 +260,36 @@ def test_a_forgotten_stop_ends_the_plugin_with_the_loop_and_warns(
     assert "Traceback" not in result.stderr, result.stderr
 
 
+CTRL_C = """
+import {loop}, signal, sys, warnings
+sys.path[:0] = {path!r}
+import anyio
+from pyvider_rpcplugin import plugin_client
+warnings.simplefilter("error")
+client = plugin_client({command!r})
+
+async def main():
+    async with client:
+        signal.raise_signal(signal.SIGINT)
+        await anyio.sleep(5)
+
+try:
+    {run}
+except KeyboardInterrupt:
+    print(client.exit.status)
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_ctrl_c_inside_a_block_ends_the_plugin_politely(loop: str) -> None:
+    run = {"asyncio": "asyncio.run(main())", "trio": "trio.run(main)"}[loop]
+    script = CTRL_C.format(loop=loop, run=run, path=[ROOT], command=echo())
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
 def test_a_killed_host_takes_its_plugin_with_it() -> None:
     script = FORGOTTEN.format(
         loop="asyncio",
