@@ -91,9 +91,9 @@ def effective_deadline(timeout: float | None, deadline: GrpclibDeadline | None) 
 def encode_timeout(seconds: float) -> str:
     """The value of grpc-timeout: as exact as eight digits allow, never longer than `seconds`."""
     for unit, size in _UNITS:
-        amount = int(seconds / size)
+        amount = seconds / size
         if amount <= _LARGEST_TIMEOUT:
-            return f"{amount}{unit}"
+            return f"{int(amount)}{unit}"
     return f"{_LARGEST_TIMEOUT}H"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -11,17 +12,26 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import pytest
 from anyio import lowlevel
-from grpclib.const import Cardinality
+from grpclib.client import UnaryUnaryMethod
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, open_channel
-from pyvider_rpcplugin.transport import MemoryTransport, TCPSocketTransport, UnixSocketTransport
+from pyvider_rpcplugin.transport import (
+    MemoryTransport,
+    RPCPluginTransport,
+    TCPSocketTransport,
+    UnixSocketTransport,
+    transport_for,
+)
 from pyvider_rpcplugin.transport.memory import MemoryStream
 from tests.protos.echo_grpc import EchoBase, EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable
 
     from anyio.abc import ByteStream
 
@@ -30,7 +40,11 @@ if TYPE_CHECKING:
 
 EventT = TypeVar("EventT", bound=h2.events.Event)
 
-LINKS = {"memory": MemoryTransport, "unix": UnixSocketTransport, "tcp": TCPSocketTransport}
+LINKS: dict[str, Callable[[], RPCPluginTransport]] = {
+    "memory": MemoryTransport,
+    "unix": UnixSocketTransport,
+    "tcp": TCPSocketTransport,
+}
 UNARY = "/testing.echo.Echo/Unary"
 KINDS = {
     "Unary": Cardinality.UNARY_UNARY,
@@ -55,9 +69,7 @@ class Echo(EchoBase):
     async def ServerStream(self, stream: Any) -> None:
         request = await stream.recv_message()
         for index in range(request.count):
-            await stream.send_message(
-                EchoReply(data=request.data, text=request.text, index=index)
-            )
+            await stream.send_message(EchoReply(data=request.data, text=request.text, index=index))
 
     async def ClientStream(self, stream: Any) -> None:
         requests = [request async for request in stream]
@@ -68,9 +80,7 @@ class Echo(EchoBase):
     async def Bidi(self, stream: Any) -> None:
         index = 0
         async for request in stream:
-            await stream.send_message(
-                EchoReply(data=request.data, text=request.text, index=index)
-            )
+            await stream.send_message(EchoReply(data=request.data, text=request.text, index=index))
             index += 1
 
 
@@ -98,7 +108,11 @@ class Linked:
     async def check_nothing_is_left(self) -> None:
         """Check that another call works, and that no call has left a trace in the connections."""
         with anyio.fail_after(5):
-            assert (await self.stub.Unary(EchoRequest(text="still"))).text == "still"
+            with pytest.raises(GRPCError) as caught:
+                await UnaryUnaryMethod(self.channel, "/any/None", EchoRequest, EchoReply)(
+                    EchoRequest()
+                )
+            assert caught.value.status is Status.UNIMPLEMENTED
             while any(one._calls for one in self.server._connections):
                 await lowlevel.checkpoint()
         assert not self.channel._pending
@@ -123,12 +137,13 @@ async def linked(
     """A server and a channel to it, for the length of a block."""
     transport = LINKS[link]()
     served = server or Server([service or Echo()], options=server_options)
-    async with transport.listen(), AsyncExitStack() as stack:
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        await tasks.start(served.serve, transport._listener)
+    async with transport.listen() as listener, anyio.create_task_group() as tasks:
+        await tasks.start(served.serve, listener)
+        client = transport if link == "memory" else transport_for(link, listener.address)
 
         async def connect() -> ByteStream:
-            return await transport.connect()
+            stream: ByteStream = await client.connect()
+            return stream
 
         channel = Channel(connect, options=channel_options, **channel_arguments)
         async with open_channel(channel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -10,7 +12,7 @@ from pyvider_rpcplugin.rpc._messages import MessageBuffer, MessageTooLarge, mess
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 def drain(buffer: MessageBuffer) -> list[tuple[bool, bytes]]:
@@ -29,7 +31,8 @@ def test_messages_come_out_as_they_went_in_however_they_were_cut(
     sent: list[tuple[bool, bytes]], cuts: list[int], eagerly: bool, views: bool
 ) -> None:
     data = b"".join(
-        message_prefix(len(content), compressed=compressed) + content for compressed, content in sent
+        message_prefix(len(content), compressed=compressed) + content
+        for compressed, content in sent
     )
     buffer = MessageBuffer(-1)
     received = []

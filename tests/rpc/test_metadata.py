@@ -66,7 +66,12 @@ def test_text_beyond_ascii_from_a_peer_does_no_harm() -> None:
 
 
 def test_what_grpc_uses_itself_is_no_metadata() -> None:
-    fields = [("te", "trailers"), ("content-type", "x"), ("user-agent", "y"), ("grpc-timeout", "1S")]
+    fields = [
+        ("te", "trailers"),
+        ("content-type", "x"),
+        ("user-agent", "y"),
+        ("grpc-timeout", "1S"),
+    ]
     assert not decode_metadata(fields)
 
 
