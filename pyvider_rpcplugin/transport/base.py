@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connecting", "RPCPluginTransport", "StreamListener"]
 
-StreamT = TypeVar("StreamT", bound=ByteStream)
+_StreamT = TypeVar("_StreamT", bound=ByteStream)
 
 
 class StreamListener(Listener[ByteStream]):
@@ -66,19 +66,19 @@ async def _handle(handler: Callable[[ByteStream], Awaitable[object]], stream: By
         await handler(stream)
 
 
-class Connecting(Generic[StreamT]):
+class Connecting(Generic[_StreamT]):
     """A connection to be: await it for the stream, or enter it to have the stream for a block."""
 
     __slots__ = ("_connect", "_stream")
 
-    def __init__(self, connect: Callable[[], Awaitable[StreamT]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[_StreamT]]) -> None:
         self._connect = connect
-        self._stream: StreamT | None = None
+        self._stream: _StreamT | None = None
 
-    def __await__(self) -> Generator[Any, Any, StreamT]:
+    def __await__(self) -> Generator[Any, Any, _StreamT]:
         return self._connect().__await__()
 
-    async def __aenter__(self) -> StreamT:
+    async def __aenter__(self) -> _StreamT:
         stream = self._stream = await self._connect()
         return stream
 
