@@ -312,14 +312,19 @@ class MessageChannel:
 
     async def _wait_size(self, size: int) -> int | None:
         """Wait until some of `size` octets may be sent, and return how many; None: none at all."""
+        flushed = False
         while True:
             if not self._sending_makes_sense():
                 return None
             allowed = min(size, self._connection.h2.sendable(self._stream), _LARGEST_PART)
             if (allowed > 0 or not size) and self._connection.has_room:
                 return max(allowed, 0)
-            self._connection.flush()
-            await self._wait_sendable()
+            if flushed:
+                await self._wait_sendable()
+            else:
+                # That may make room at once; then nobody would wake a task that waits for it.
+                self._connection.flush()
+            flushed = not flushed
 
     def _sending_makes_sense(self) -> bool:
         if self.failure is not None:

@@ -367,9 +367,11 @@ class RPCConnection:
     def _should_send_now(self) -> bool:
         if self._send_nowait is None or self._sending or self._unsent:
             return False
+        if self.h2.output_size > _LARGEST_BATCH:
+            return False
         if self._may_send_now and len(self.h2.streams) <= _FEW_STREAMS:
             return True
-        return _BATCH_SIZE <= self.h2.output_size <= _LARGEST_BATCH
+        return self.h2.output_size >= _BATCH_SIZE
 
     # --- events ----------------------------------------------------------------------------
 
