@@ -8,7 +8,7 @@ clock, no callbacks.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from ._events import (
@@ -366,7 +366,7 @@ class H2Connection:
                     elif kind == HEADERS:
                         self._on_headers(flags, stream_id, payload)
                     else:
-                        handler = _HANDLERS.get(kind)
+                        handler = self._handlers.get(kind)
                         if handler is None:  # section 4.1: unknown types are ignored
                             self.guard.count_idle("a frame of unknown type")
                         else:
@@ -711,6 +711,17 @@ class H2Connection:
         stream.send_window += _checked_increment(stream_id, increment, stream.send_window)
         self._events.append(WindowOpened(stream))
 
+    _handlers: ClassVar[dict[int, Callable[[H2Connection, int, int, bytes], None]]] = {
+        PRIORITY: _on_priority,
+        RST_STREAM: _on_rst_stream,
+        SETTINGS: _on_settings,
+        PUSH_PROMISE: _on_push_promise,
+        PING: _on_ping,
+        GOAWAY: _on_goaway,
+        WINDOW_UPDATE: _on_window_update,
+        CONTINUATION: _on_continuation,
+    }
+
 
 def _checked_increment(stream_id: int, increment: int, window: int) -> int:
     if increment == 0:
@@ -766,15 +777,3 @@ class _PartialBlock:
         if self.frames > limits.continuation_frames or self.size > limits.header_block_size:
             reason = f"a header block of {self.size} octets in {self.frames + 1} frames"
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
-
-
-_HANDLERS: dict[int, Callable[[H2Connection, int, int, bytes], None]] = {
-    PRIORITY: H2Connection._on_priority,  # noqa: SLF001  # the table belongs to the class
-    RST_STREAM: H2Connection._on_rst_stream,  # noqa: SLF001
-    SETTINGS: H2Connection._on_settings,  # noqa: SLF001
-    PUSH_PROMISE: H2Connection._on_push_promise,  # noqa: SLF001
-    PING: H2Connection._on_ping,  # noqa: SLF001
-    GOAWAY: H2Connection._on_goaway,  # noqa: SLF001
-    WINDOW_UPDATE: H2Connection._on_window_update,  # noqa: SLF001
-    CONTINUATION: H2Connection._on_continuation,  # noqa: SLF001
-}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import h2.events
 import h2.exceptions
 import hpack
 import pytest
@@ -250,10 +251,10 @@ class Pair:
     def feed_theirs(self, data):
         try:
             for event in self.theirs.receive_data(data):
-                padding = getattr(event, "flow_controlled_length", 0) - len(
-                    getattr(event, "data", None) or b""
-                )
-                if padding > 0 and event.stream_id in self.theirs.streams:
+                if not isinstance(event, h2.events.DataReceived):
+                    continue
+                padding = event.flow_controlled_length - len(event.data)
+                if padding and event.stream_id in self.theirs.streams:
                     self.theirs.acknowledge_received_data(padding, event.stream_id)
         except h2.exceptions.ProtocolError:
             return "connection error"

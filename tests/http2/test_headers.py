@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import logging
-
 import hpack
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -12,13 +10,6 @@ from pyvider_rpcplugin.http2._errors import ConnectionFault
 from pyvider_rpcplugin.http2._headers import HeaderDecoder
 from tests.http2.peer import REQUEST, RESPONSE
 
-logging.getLogger("hpack").setLevel(logging.WARNING)
-
-names = st.from_regex(r"[!#$%&'*+\-.^_`|~0-9a-z]+", fullmatch=True)
-values = st.text(st.characters(max_codepoint=255, exclude_characters="\0\r\n"), max_size=40).map(
-    lambda value: value.strip(" \t")
-)
-fields = st.lists(st.tuples(names.filter(lambda n: n not in SPECIAL), values), max_size=8)
 SPECIAL = {
     "connection",
     "proxy-connection",
@@ -28,6 +19,14 @@ SPECIAL = {
     "te",
     "content-length",
 }
+
+names = st.from_regex(r"[!#$%&'*+\-.^_`|~0-9a-z]+", fullmatch=True).filter(
+    lambda name: name not in SPECIAL
+)
+values = st.text(st.characters(max_codepoint=255, exclude_characters="\0\r\n"), max_size=40).map(
+    lambda value: value.strip(" \t")
+)
+fields = st.lists(st.tuples(names, values), max_size=8)
 
 
 def decoder(max_list_size=65_536, max_fields=512):
@@ -48,9 +47,7 @@ def test_header_blocks_survive_the_round_trip(pairs, huffman):
     headers = decoder().decode(block)
     assert list(headers.fields) == pairs
     assert headers.trailer_fault is None
-    assert [tuple(pair) for pair in hpack.Decoder().decode(block, raw=True)] == [
-        (name.encode(), value.encode("latin-1")) for name, value in pairs
-    ]
+    assert text(hpack.Decoder().decode(block, raw=True)) == pairs
 
 
 def test_blocks_of_ours_may_be_joined_and_repeated():
@@ -58,7 +55,7 @@ def test_blocks_of_ours_may_be_joined_and_repeated():
     one, two = encoder.encode(REQUEST), encoder.encode([("a", "b")])
     oracle = hpack.Decoder()
     for start in (encoder.preamble, b"", b""):
-        pairs = [tuple(pair) for pair in oracle.decode(start + one + two)]
+        pairs = text(oracle.decode(start + one + two, raw=True))
         assert pairs == [*REQUEST, ("a", "b")]
 
 

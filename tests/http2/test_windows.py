@@ -270,8 +270,8 @@ def test_until_our_settings_are_acknowledged_the_peer_may_count_with_the_default
     if client_side:
         link.ours.send_request(REQUEST_BLOCK)
     block = RESPONSE_BLOCK if client_side else REQUEST_BLOCK
-    (event,) = link.feed(HeadersFrame(1, block, flags=["END_HEADERS"]))
-    stream = event.stream
+    link.feed(HeadersFrame(1, block, flags=["END_HEADERS"]))
+    stream = link.ours.streams[1]
     assert kinds(link.feed(DataFrame(1, bytes(60_000)))) == ["DataReceived"]
     assert link.feed(SettingsFrame(0, flags=["ACK"])) == []
     assert stream.receive_window == WINDOW - 60_000
