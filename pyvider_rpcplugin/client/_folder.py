@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -43,25 +44,41 @@ def socket_folder(parent: str) -> Generator[str | None]:
     if sys.platform == "win32":
         yield None
         return
-    name = f"{_PREFIX}{os.urandom(6).hex()}"
-    place = parent or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the folder in it is private
-    if not parent and len(os.fsencode(place)) + len(name) + _ROOM_FOR_NAME > LONGEST_PATH:
-        place = "/tmp"  # noqa: S108 - as above
-    folder = os.path.join(os.path.abspath(place), name)
     try:
-        _sweep(place)
-        os.mkdir(folder, 0o700)
-        lock = os.open(os.path.join(folder, _LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder, lock = _make(parent)
     except OSError as exc:
-        logger.debug("client.folder.none place=%s reason=%s", place, exc.strerror)
+        logger.debug("client.folder.none parent=%s reason=%s", parent, exc.strerror)
         yield None
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     finally:
         _remove(folder)
         os.close(lock)
+
+
+def _make(parent: str) -> tuple[str, int]:
+    """Make the folder and lock it; return its path and the lock's descriptor."""
+    name = f"{_PREFIX}{os.urandom(6).hex()}"
+    place = parent or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the folder in it is private
+    if len(os.fsencode(place)) + len(name) + _ROOM_FOR_NAME > LONGEST_PATH:
+        if parent:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        place = "/tmp"  # noqa: S108 - as above
+    _sweep(place)
+    folder = os.path.join(os.path.abspath(place), name)
+    os.mkdir(folder, 0o700)
+    path = os.path.join(folder, _LOCK)
+    # The file gets its name only when it is locked: before that, somebody else's sweep would
+    # take the folder for one that was left.
+    lock = os.open(path + "-", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(path + "-", path)
+    except OSError:
+        os.close(lock)
+        raise
+    return folder, lock
 
 
 def remove_dead_socket(path: str) -> None:
@@ -86,8 +103,11 @@ def _sweep(place: str) -> None:
     for entry in os.scandir(place):
         if not entry.name.startswith(_PREFIX):
             continue
-        # Not there yet, gone already, or somebody else's: none of our business.
+        # Gone already, or in use: none of our business.
         with contextlib.suppress(OSError):
+            found = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
             lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,8 +117,9 @@ def _sweep(place: str) -> None:
 
 
 def _remove(folder: str) -> None:
-    """Remove the folder and the files in it; sockets and the lock are all that belongs there."""
+    """Remove the folder with its lock and the sockets in it; nothing else belongs there."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            os.unlink(os.path.join(folder, name))
+        for entry in os.scandir(folder):
+            if entry.name == _LOCK or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                os.unlink(entry.path)
         os.rmdir(folder)

@@ -147,6 +147,16 @@ async def test_a_handler_that_leaves_the_interpreter() -> None:
             assert client.exit.status == 5
 
 
+async def test_death_of_a_plugin_with_a_socket_of_its_own_choice(tmp_path) -> None:
+    path = tmp_path / "s"
+    with anyio.fail_after(5):
+        async with plugin_client(echo("--transport", "unix", "--path", str(path))) as client:
+            assert path.is_socket()
+            kill(client)
+            await client.exited.wait()
+    assert not path.exists()
+
+
 async def test_death_while_a_child_of_the_plugin_holds_the_connection() -> None:
     with anyio.fail_after(5):
         async with plugin_client(echo()) as client:
