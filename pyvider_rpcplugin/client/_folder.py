@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "pyvider-rpcplugin-host-"
+_PREFIX = "rpcplugin-host-"
 _LOCK = "lock"
 # What a plugin's socket is called inside is the plugin's choice; Go's and ours are shorter.
-_ROOM_FOR_NAME = 40
+_ROOM_FOR_NAME = 28
 
 
 @contextlib.contextmanager

@@ -1,13 +1,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pyvider_rpcplugin.client._folder import _PREFIX, remove_dead_socket, socket_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder with a short path, which pytest's own have not."""
+    folder = tempfile.mkdtemp()
+    yield Path(folder)
+    shutil.rmtree(folder)
 
 
 def listen(path: Path) -> socket.socket:
@@ -17,36 +31,36 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
-def test_a_folder_is_private_and_vanishes_with_the_sockets_in_it(tmp_path: Path) -> None:
-    with socket_folder(str(tmp_path)) as name:
+def test_a_folder_is_private_and_vanishes_with_the_sockets_in_it(place: Path) -> None:
+    with socket_folder(str(place)) as name:
         assert name is not None
         folder = Path(name)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         with listen(folder / "s"):
             pass
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
-def test_what_does_not_belong_there_is_never_removed(tmp_path: Path) -> None:
-    with socket_folder(str(tmp_path)) as name:
+def test_what_does_not_belong_there_is_never_removed(place: Path) -> None:
+    with socket_folder(str(place)) as name:
         assert name is not None
         Path(name, "precious").touch()
     assert Path(name, "precious").exists()
 
 
 def test_a_folder_that_is_in_use_is_left_alone_and_one_that_was_left_is_removed(
-    tmp_path: Path,
+    place: Path,
 ) -> None:
-    left = tmp_path / f"{_PREFIX}left"
+    left = place / f"{_PREFIX}left"
     left.mkdir()
     (left / "lock").touch()
-    unfinished = tmp_path / f"{_PREFIX}unfinished"
+    unfinished = place / f"{_PREFIX}unfinished"
     unfinished.mkdir()
-    other = tmp_path / "other"
+    other = place / "other"
     other.mkdir()
     (other / "lock").touch()
-    (tmp_path / f"{_PREFIX}link").symlink_to(other)
-    with socket_folder(str(tmp_path)) as first, socket_folder(str(tmp_path)) as second:
+    (place / f"{_PREFIX}link").symlink_to(other)
+    with socket_folder(str(place)) as first, socket_folder(str(place)) as second:
         assert first is not None
         assert second is not None
         assert os.path.isdir(first)
@@ -55,15 +69,15 @@ def test_a_folder_that_is_in_use_is_left_alone_and_one_that_was_left_is_removed(
     assert (other / "lock").exists()
 
 
-def test_a_plugin_does_without_where_no_folder_can_be_made(tmp_path: Path) -> None:
-    with socket_folder(str(tmp_path / "nowhere")) as name:
+def test_a_plugin_does_without_where_no_folder_can_be_made(place: Path) -> None:
+    with socket_folder(str(place / "nowhere")) as name:
         assert name is None
 
 
 def test_a_temporary_folder_with_a_long_path_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deep = tmp_path / ("x" * 80)
+    deep = place / ("x" * 80)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
     with socket_folder("") as name:
@@ -74,8 +88,8 @@ def test_a_temporary_folder_with_a_long_path_is_not_used(
         assert name is None
 
 
-def test_a_dead_socket_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "s"
+def test_a_dead_socket_is_removed_and_nothing_else(place: Path) -> None:
+    path = place / "s"
     remove_dead_socket(str(path))
     with listen(path):
         remove_dead_socket(str(path))
