@@ -10,7 +10,7 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from pyvider_rpcplugin._tasks import Operation, unwrapped
-from pyvider_rpcplugin.exception import RPCPluginError
+from pyvider_rpcplugin.exception import ConfigError, RPCPluginError
 
 from ._client import RPCPluginClient
 from ._make import make_client
@@ -83,6 +83,9 @@ class PluginHost(AsyncContextManagerMixin):
             msg = "this host is not open"
             raise RPCPluginError(msg, hint="use `async with PluginHost() as host:`", phase="launch")
         if isinstance(command, RPCPluginClient):
+            if config is not None or options:
+                msg = "a client that was made before takes no further settings"
+                raise ConfigError(msg, phase="launch")
             client = command
         else:
             client = make_client(command, config, **options)

@@ -25,11 +25,11 @@ def guarded_stdout() -> Generator[int]:
     Raises:
         HandshakeError: There is no standard output.
     """
-    try:
-        saved = os.dup(_STDOUT)
-    except OSError as exc:
+    if sys.__stdout__ is None:
+        # Whatever has descriptor 1 now, it is something that was opened later.
         msg = "the standard output is closed: the host cannot be told where to connect"
-        raise HandshakeError(msg, phase="handshake") from exc
+        raise HandshakeError(msg, phase="handshake")
+    saved = os.dup(_STDOUT)
     try:
         # In this order: what the program printed before goes where the rest will go.
         os.dup2(_STDERR, _STDOUT)

@@ -17,7 +17,7 @@ import pytest
 import sniffio
 import trio
 
-from pyvider_rpcplugin import PluginHost, RPCPluginError, plugin_client, plugin_server
+from pyvider_rpcplugin import ConfigError, PluginHost, RPCPluginError, plugin_client, plugin_server
 from tests.plugins import broken, echo
 from tests.plugins.echo_plugin import Echo
 from tests.protos.echo_grpc import EchoStub
@@ -128,6 +128,8 @@ async def test_a_host_starts_and_stops_in_any_order() -> None:
             assert list(host.clients) == [two]
             await two.ping()
         assert two.exited.is_set()
+            with pytest.raises(ConfigError, match="no further settings"):
+                await host.start(one, env={"A": "1"})
         with pytest.raises(RPCPluginError, match="not open"):
             await host.start(echo())
 

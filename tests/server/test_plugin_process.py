@@ -163,6 +163,19 @@ def test_a_host_that_is_gone_before_the_line_is_an_error_without_a_traceback() -
     assert result.stderr == b"the handshake line could not be written: the host has gone\n"
 
 
+def test_without_a_standard_output_it_says_so() -> None:
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *echo()],
+        env=os.environ | COOKIE,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=10,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"the standard output is closed")
+
+
 def test_a_standalone_server_drains_at_ctrl_c_and_prints_nothing() -> None:
     process = subprocess.Popen(
         echo("--standalone", "--path", "s"),
