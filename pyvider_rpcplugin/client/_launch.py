@@ -183,8 +183,9 @@ class Launch:
     async def _no_line(
         self, process: PluginProcess, reader: HandshakeReader, limit: float, *, timed_out: bool
     ) -> HandshakeError:
-        exit_ = await _exit_of(process)
-        if exit_ is None and timed_out:
+        timed_out = timed_out and not process.exited.is_set()
+        exit_ = None if timed_out else await _exit_of(process)
+        if timed_out:
             self._may_pass = True
             return failure(
                 HandshakeError,

@@ -106,7 +106,8 @@ async def test_something_else_than_grpc() -> None:
 
 
 async def test_a_certificate_that_cannot_be_verified_yet() -> None:
-    await fail(broken("certificate"), SecurityError)
+    error = await fail(broken("certificate"), SecurityError)
+    assert "cannot verify" in error.message
 
 
 async def test_an_exit_is_noticed_while_a_child_holds_the_output_open() -> None:

@@ -58,7 +58,7 @@ def main() -> None:
 
             # The outer shape of a certificate is all that is looked at here.
             body = bytes(300)
-            inner = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+            inner = b"\x30\x82" + len(body).to_bytes(2, "big") + body + b"\x30\x00\x03\x01\x00"
             der = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
             say(f"1|1|unix|/nowhere|grpc|{base64.b64encode(der).decode().rstrip('=')}\n")
         case "not-grpc":
