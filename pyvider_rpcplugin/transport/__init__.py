@@ -13,6 +13,13 @@ from pyvider_rpcplugin._lazy import lazy_names
 if TYPE_CHECKING:
     from pyvider_rpcplugin.transport._choose import transport_for
     from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
+    from pyvider_rpcplugin.transport._tls import (
+        TLSListener,
+        TLSRefusedError,
+        TLSStream,
+        wrap_client,
+        wrap_server,
+    )
     from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport, StreamListener
     from pyvider_rpcplugin.transport.memory import MemoryTransport
     from pyvider_rpcplugin.transport.tcp import TCPSocketTransport
@@ -26,13 +33,19 @@ __all__ = [
     "SocketStream",
     "StreamListener",
     "TCPSocketTransport",
+    "TLSListener",
+    "TLSRefusedError",
+    "TLSStream",
     "UnixSocketTransport",
     "transport_for",
+    "wrap_client",
+    "wrap_server",
 ]
 
 _HOMES = {
     "_choose": ("transport_for",),
     "_stream": ("SocketListener", "SocketStream"),
+    "_tls": ("TLSListener", "TLSRefusedError", "TLSStream", "wrap_client", "wrap_server"),
     "base": ("Connecting", "RPCPluginTransport", "StreamListener"),
     "memory": ("MemoryTransport",),
     "tcp": ("TCPSocketTransport",),
