@@ -6,7 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import anyio
 
@@ -241,14 +241,19 @@ class RPCPluginClient:
 
     def _new_launch(self) -> Launch:
         if self._settings is None:
-            raise self._settings_error or ConfigError("the settings are unknown")
+            error = self._settings_error or ConfigError("the settings are unknown")
+            raise error.with_traceback(None)
         if (self.command is None) == (self._address is None):
             msg = "a client needs either a command or an address"
             raise ConfigError(msg, phase="launch")
+        env: Any = self.config.get("env") or {}
+        if not isinstance(env, Mapping):
+            msg = f"config['env'] has to be a mapping of names to values, not {type(env).__name__}"
+            raise ConfigError(msg, phase="settings")
         options = LaunchOptions(
             command=None if self.command is None else checked_command(self.command),
             address=self._address,
-            env={**self.config.get("env", {}), **(self._env or {})},
+            env={**cast("Mapping[str, str]", env), **(self._env or {})},
             inherit_env=self._inherit_env,
             cwd=self._cwd,
             stdin=self._stdin,

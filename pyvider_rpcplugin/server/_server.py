@@ -248,7 +248,8 @@ class RPCPluginServer:
             msg = "this server serves already"
             raise RPCPluginError(msg, hint="stop() it first, or make another one", phase="serve")
         if self._settings is None:
-            raise self._settings_error or ConfigError("the settings are unknown")
+            error = self._settings_error or ConfigError("the settings are unknown")
+            raise error.with_traceback(None)
         self._grace = None
         self._session = Session(
             functools.partial(
