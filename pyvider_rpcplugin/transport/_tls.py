@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, NoReturn, cast, final
 
 import anyio
 from anyio import lowlevel
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from pyvider_rpcplugin.crypto.credentials import Credentials
+
 __all__ = ["TLSListener", "TLSRefusedError", "TLSStream", "wrap_client", "wrap_server"]
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ logger = logging.getLogger(__name__)
 # OpenSSL gives one record at a time, and none is larger.
 _LARGEST_RECORD = 16_384
 _LARGEST_READ = 262_144
-# So much is encrypted before it is sent: enough for few system calls, little to hold in memory.
-_PIECE = 131_072
+# Larger pieces cost more: memory of that size is fetched from the system, and given back, each time.
+_PIECE = 65_536
 
 _BYTES_UNTIL_YIELD = 65_536
 _CALLS_UNTIL_YIELD = 100
@@ -51,24 +53,9 @@ class TLSRefusedError(SecurityError, anyio.BrokenResourceError):
     """
 
 
-class TLSCredentials(Protocol):
-    """What gives each new connection its context; `crypto.Credentials` does."""
-
-    @property
-    def pinned(self) -> bytes | None:
-        """The DER of the only certificate that the peer may have."""
-
-    @property
-    def server_hostname(self) -> str:
-        """The name that a client wants to find in the server's certificate."""
-
-    def context(self) -> ssl.SSLContext:
-        """The context for a new connection."""
-
-
 async def wrap_client(
     stream: ByteStream,
-    tls: TLSCredentials | ssl.SSLContext,
+    tls: Credentials | ssl.SSLContext,
     *,
     server_hostname: str | None = None,
 ) -> TLSStream:
@@ -94,7 +81,7 @@ async def wrap_client(
     return await _wrap(stream, tls, server_hostname=server_hostname, server_side=False)
 
 
-async def wrap_server(stream: ByteStream, tls: TLSCredentials | ssl.SSLContext) -> TLSStream:
+async def wrap_server(stream: ByteStream, tls: Credentials | ssl.SSLContext) -> TLSStream:
     """Speak TLS as the server: shake hands, and check that it is HTTP/2 with the right peer.
 
     Arguments, result, errors and cancellation are those of `wrap_client`.
@@ -104,7 +91,7 @@ async def wrap_server(stream: ByteStream, tls: TLSCredentials | ssl.SSLContext) 
 
 async def _wrap(
     stream: ByteStream,
-    tls: TLSCredentials | ssl.SSLContext,
+    tls: Credentials | ssl.SSLContext,
     *,
     server_hostname: str | None,
     server_side: bool,
@@ -147,7 +134,7 @@ class TLSStream(ByteStream):
         self._stream = stream
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(
+        self.ssl_object: ssl.SSLObject = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_side,
@@ -199,7 +186,7 @@ class TLSStream(ByteStream):
                     await self._stream.send(self._outgoing.read())
                 if done:
                     break
-                self._incoming.write(await self._stream.receive(_LARGEST_READ))
+                self._incoming.write(await self._stream.receive(_PIECE))
             except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
                 msg = f"the {self._peer} closed the connection during the TLS handshake"
                 hint = "It may have ended, or not speak TLS, or not accept this side's certificate."
@@ -258,7 +245,7 @@ class TLSStream(ByteStream):
                 if self._broken:
                     raise self._reading_failure()
                 try:
-                    self._incoming.write(await self._stream.receive(_LARGEST_READ))
+                    self._incoming.write(await self._stream.receive(_PIECE))
                 except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
                     if self._closed:
                         raise anyio.ClosedResourceError from error
@@ -353,7 +340,7 @@ class TLSStream(ByteStream):
 
     def _pay(self, data: memoryview) -> memoryview:
         """Leave out what is encrypted already."""
-        if data[:1] != self._owed:
+        if bytes(data[:1]) != self._owed:
             msg = "what send_nowait did not take has to be sent before anything else"
             raise ValueError(msg)
         self._owed = b""
@@ -401,22 +388,23 @@ class TLSStream(ByteStream):
         """The attributes of `anyio.streams.tls.TLSAttribute`, and those of the stream below."""
         from anyio.streams.tls import TLSAttribute  # noqa: PLC0415 - only for who asks
 
+        names: Any = TLSAttribute
         connection = self.ssl_object
         attributes: dict[Any, Callable[[], Any]] = {
-            TLSAttribute.alpn_protocol: connection.selected_alpn_protocol,
-            TLSAttribute.channel_binding_tls_unique: connection.get_channel_binding,
-            TLSAttribute.cipher: connection.cipher,
-            TLSAttribute.peer_certificate: connection.getpeercert,
-            TLSAttribute.peer_certificate_binary: lambda: connection.getpeercert(True),
-            TLSAttribute.server_side: lambda: connection.server_side,
-            TLSAttribute.shared_ciphers: lambda: (
+            names.alpn_protocol: connection.selected_alpn_protocol,
+            names.channel_binding_tls_unique: connection.get_channel_binding,
+            names.cipher: connection.cipher,
+            names.peer_certificate: connection.getpeercert,
+            names.peer_certificate_binary: lambda: connection.getpeercert(True),
+            names.server_side: lambda: connection.server_side,
+            names.shared_ciphers: lambda: (
                 connection.shared_ciphers() if connection.server_side else None
             ),
-            TLSAttribute.ssl_object: lambda: connection,
-            TLSAttribute.standard_compatible: lambda: True,
-            TLSAttribute.tls_version: connection.version,
+            names.ssl_object: lambda: connection,
+            names.standard_compatible: lambda: True,
+            names.tls_version: connection.version,
         }
-        return {**self._stream.extra_attributes, **attributes}
+        return {**cast("Any", self._stream).extra_attributes, **attributes}
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self.ssl_object.version() or "handshake"
@@ -517,7 +505,7 @@ class TLSListener(StreamListener):
     def __init__(
         self,
         listener: StreamListener,
-        tls: TLSCredentials | ssl.SSLContext,
+        tls: Credentials | ssl.SSLContext,
         *,
         handshake_timeout: float = _HANDSHAKE_TIMEOUT,
     ) -> None:
@@ -582,7 +570,9 @@ class TLSListener(StreamListener):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Those of the listener below."""
-        return self._listener.extra_attributes
+        below: Any = self._listener
+        attributes: Mapping[Any, Callable[[], Any]] = below.extra_attributes
+        return attributes
 
     def __repr__(self) -> str:
         return f"<TLSListener {self._listener!r}>"
