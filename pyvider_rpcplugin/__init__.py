@@ -12,6 +12,8 @@ from pyvider_rpcplugin._lazy import lazy_names
 from pyvider_rpcplugin._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .client import PluginHost, RPCPluginClient
     from .config import configure
     from .exception import (
@@ -97,4 +99,6 @@ _HOMES = {
 }
 
 
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

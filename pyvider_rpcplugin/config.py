@@ -39,7 +39,7 @@ __all__ = [
 
 PREFIX = "PLUGIN_"
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _Side = Literal["host", "plugin"]
 _BOTH: tuple[_Side, ...] = ("host", "plugin")

@@ -70,7 +70,7 @@ class RPCPluginClient:
         """
         self.command = command
         self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
-        self.name = plugin_name(command, address)
+        self.name: str = plugin_name(command, address)
         self._address = address
         self._env = env
         self._inherit_env = inherit_env

@@ -102,18 +102,18 @@ class H2Connection:
         self._local = settings or LocalSettings()
         self._limits = limits or Limits()
         self.streams: dict[int, H2Stream] = {}
-        self.remote = RemoteSettings()
-        self.guard = FloodGuard(self._limits)
-        self.closed = False
-        self.goaway_received = False
-        self.goaway_sent = False
-        self.send_window = DEFAULT_WINDOW
+        self.remote: RemoteSettings = RemoteSettings()
+        self.guard: FloodGuard = FloodGuard(self._limits)
+        self.closed: bool = False
+        self.goaway_received: bool = False
+        self.goaway_sent: bool = False
+        self.send_window: int = DEFAULT_WINDOW
         self._receive_window = DEFAULT_WINDOW
         self._unacknowledged = 0
         # Until the peer has acknowledged our SETTINGS it may still count with the default.
         self._stream_receive_window = max(self._local.initial_window_size, DEFAULT_WINDOW)
         self._output: list[bytes | memoryview] = []
-        self.output_size = 0
+        self.output_size: int = 0
         self._frames = FrameReader(self._local.max_frame_size)
         self._decoder = HeaderDecoder(self._limits.header_list_size, self._limits.header_fields)
         self._preamble = HeaderEncoder.preamble

@@ -23,9 +23,9 @@ class _StreamHeaders(Event):
     __slots__ = ("end_stream", "headers", "stream")
 
     def __init__(self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool) -> None:
-        self.stream = stream
-        self.headers = headers
-        self.end_stream = end_stream
+        self.stream: H2Stream = stream
+        self.headers: HeaderBlock = headers
+        self.end_stream: bool = end_stream
 
 
 class RequestReceived(_StreamHeaders):
@@ -55,9 +55,9 @@ class DataReceived(Event):
     __slots__ = ("data", "end_stream", "stream")
 
     def __init__(self, stream: H2Stream, data: bytes | memoryview, *, end_stream: bool) -> None:
-        self.stream = stream
-        self.data = data
-        self.end_stream = end_stream
+        self.stream: H2Stream = stream
+        self.data: bytes | memoryview[int] = data
+        self.end_stream: bool = end_stream
 
 
 class StreamReset(Event):
@@ -72,11 +72,11 @@ class StreamReset(Event):
     def __init__(
         self, stream: H2Stream, code: int, reason: str, *, by_peer: bool, refused: bool = False
     ) -> None:
-        self.stream = stream
-        self.code = code
-        self.reason = reason
-        self.by_peer = by_peer
-        self.refused = refused
+        self.stream: H2Stream = stream
+        self.code: int = code
+        self.reason: str = reason
+        self.by_peer: bool = by_peer
+        self.refused: bool = refused
 
 
 class WindowOpened(Event):
@@ -85,7 +85,7 @@ class WindowOpened(Event):
     __slots__ = ("stream",)
 
     def __init__(self, stream: H2Stream | None) -> None:
-        self.stream = stream
+        self.stream: H2Stream | None = stream
 
 
 class SettingsReceived(Event):
@@ -100,7 +100,7 @@ class PingAcknowledged(Event):
     __slots__ = ("payload",)
 
     def __init__(self, payload: bytes) -> None:
-        self.payload = payload
+        self.payload: bytes = payload
 
 
 class GoAwayReceived(Event):
@@ -109,9 +109,9 @@ class GoAwayReceived(Event):
     __slots__ = ("code", "debug", "last_stream_id")
 
     def __init__(self, last_stream_id: int, code: int, debug: bytes) -> None:
-        self.last_stream_id = last_stream_id
-        self.code = code
-        self.debug = debug
+        self.last_stream_id: int = last_stream_id
+        self.code: int = code
+        self.debug: bytes = debug
 
 
 class ConnectionFaulted(Event):
@@ -120,4 +120,4 @@ class ConnectionFaulted(Event):
     __slots__ = ("fault",)
 
     def __init__(self, fault: ConnectionFault) -> None:
-        self.fault = fault
+        self.fault: ConnectionFault = fault

@@ -74,9 +74,9 @@ class HeaderBlock:
         self.content_length: int | None = None
         if fault is None:
             fault = self._read_content_length()
-        self.request_fault = fault or _request_fault(self.pseudo)
-        self.response_fault = fault or _response_fault(self.pseudo)
-        self.trailer_fault = fault or (
+        self.request_fault: str | None = fault or _request_fault(self.pseudo)
+        self.response_fault: str | None = fault or _response_fault(self.pseudo)
+        self.trailer_fault: str | None = fault or (
             "pseudo-header fields in a trailer section" if self.pseudo else None
         )
         self.parsed: object = None

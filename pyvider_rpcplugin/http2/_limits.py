@@ -56,8 +56,8 @@ class FloodGuard:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._floor = -100 * limits.idle_frames
-        self.idle = 0
-        self.resets = 0
+        self.idle: int = 0
+        self.resets: int = 0
 
     @property
     def counting(self) -> bool:

@@ -43,15 +43,15 @@ class H2Stream:
     )
 
     def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
-        self.stream_id = stream_id
-        self.send_window = send_window
-        self.receive_window = receive_window
-        self.unacknowledged = 0
-        self.unconsumed = 0
-        self.local_closed = False
-        self.remote_closed = False
-        self.closed = False
-        self.headers_received = False
+        self.stream_id: int = stream_id
+        self.send_window: int = send_window
+        self.receive_window: int = receive_window
+        self.unacknowledged: int = 0
+        self.unconsumed: int = 0
+        self.local_closed: bool = False
+        self.remote_closed: bool = False
+        self.closed: bool = False
+        self.headers_received: bool = False
         self.length_left: int | None = None
         self.owner: object = None
 

@@ -99,11 +99,11 @@ class Child:
             env=env,
             process_group=0 if self._leads_group else None,
         )
-        self.pid = self._popen.pid
+        self.pid: int = self._popen.pid
         assert self._popen.stdout is not None  # noqa: S101 - for the type checker
         assert self._popen.stderr is not None  # noqa: S101 - for the type checker
-        self.stdout = PipeReader(self._popen.stdout)
-        self.stderr = PipeReader(self._popen.stderr)
+        self.stdout: PipeReader = PipeReader(self._popen.stdout)
+        self.stderr: PipeReader = PipeReader(self._popen.stderr)
         self._pidfd = _open_pidfd(self.pid)
 
     async def wait_ended(self) -> None:

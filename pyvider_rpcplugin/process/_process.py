@@ -112,7 +112,7 @@ class PluginProcess:
         # The supervision ends with the block, not with whoever is cancelled around it: the child
         # is watched and heard until it has ended.
         self._supervision = anyio.CancelScope(shield=True)
-        self.exited = anyio.Event()
+        self.exited: anyio.Event = anyio.Event()
         """Set when the process has ended, its group is gone, and `exit` is complete."""
 
     def __repr__(self) -> str:
@@ -273,12 +273,14 @@ class PluginProcess:
                     task_group.start_soon(self._relay_stderr)
                     task_group.start_soon(self._take_over_stdout)
         finally:
+            self._watched.set()  # an interrupt may come before the watching has begun
             self._supervised.set()
 
     async def _wait_exited(self) -> None:
         """Wait for the end, also where nobody watches for it any more.
 
-        A loop of asyncio that ends cancels every task, and knows no shields.
+        A loop of asyncio that ends cancels every task, and knows no shields; trio may raise
+        KeyboardInterrupt in any task.
         """
         await self._watched.wait()
         if not self.exited.is_set():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._channel import Channel, open_channel
     from ._client_stream import ClientStream
     from ._metadata import Deadline
@@ -42,4 +44,6 @@ _HOMES = {  # A plugin needs the server, a host the channel.
     "errors": ("ConnectionLost", "DeadlineExceeded"),
 }
 
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.exception import PluginExit
 
+    from ._compression import MessageEncoding
     from ._metadata import Deadline, MetadataLike
 else:
     _Base = object
@@ -60,7 +61,7 @@ _LAST_WORDS_TIMEOUT = 0.25
 class ChannelEvents(_DispatchChannelEvents):
     """grpclib's dispatcher, which also knows whether anybody listens."""
 
-    active = False
+    active: bool = False
 
     def add_listener(self, event_type: Any, callback: Any) -> None:
         """Register a listener; `grpclib.events.listen` calls it."""
@@ -110,12 +111,13 @@ class Channel(_Base):
         self._connect = connect
         self._own_details_codec = status_details_codec
         self._on_lost = on_lost
-        self.codec = codec or default_codec()
+        self.codec: CodecBase = codec or default_codec()
         self._default_codecs = codec is None
-        self.options = options or RPCOptions()
-        self.encoding = encoding_named(self.options.compression)
-        self.content_type = content_type(self.codec)
-        self.events = self.__dispatch__ = ChannelEvents()
+        self.options: RPCOptions = options or RPCOptions()
+        self.encoding: MessageEncoding | None = encoding_named(self.options.compression)
+        self.content_type: str = content_type(self.codec)
+        self.events: ChannelEvents = ChannelEvents()
+        self.__dispatch__: _DispatchChannelEvents = self.events
         self._encoder = HeaderEncoder()
         self._blocks: dict[str, bytes] = {}
         self._base_fields = (

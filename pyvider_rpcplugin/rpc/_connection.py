@@ -126,17 +126,17 @@ class RPCConnection:
         options: RPCOptions,
         accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None,
     ) -> None:
-        self.h2 = H2Connection(
+        self.h2: H2Connection = H2Connection(
             client_side=client_side,
             settings=LocalSettings(max_concurrent_streams=options.max_concurrent_streams),
         )
         self.options = options
         self.stream = stream
-        self.peer = Peer(stream)
-        self.new_waiter = waiter_factory()
-        self.number = next(_connection_numbers)
-        self.ready = False
-        self.draining = False
+        self.peer: Peer = Peer(stream)
+        self.new_waiter: Callable[[], Waiter] = waiter_factory()
+        self.number: int = next(_connection_numbers)
+        self.ready: bool = False
+        self.draining: bool = False
         self.lost: Exception | None = None
         self.on_change: Callable[[], None] | None = None
         self._accept = accept

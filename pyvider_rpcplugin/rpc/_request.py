@@ -59,16 +59,16 @@ class RequestHead:
     def __init__(self, block: HeaderBlock) -> None:
         fields = dict(block.fields)
         self._fields = block.fields
-        self.path = block.pseudo.get(":path", "")
-        self.user_agent = fields.get("user-agent")
-        self.accepted_encodings = accepted(
+        self.path: str = block.pseudo.get(":path", "")
+        self.user_agent: str | None = fields.get("user-agent")
+        self.accepted_encodings: frozenset[str] = accepted(
             value for name, value in block.fields if name == "grpc-accept-encoding"
         )
         self._has_metadata = bool(decode_metadata(block.fields))
         self.timeout: float | None = None
         self.encoding: MessageEncoding | None = None
-        self.subtype = subtype_of(fields.get("content-type", ""))
-        self.refusal = self._check(block.pseudo[":method"], fields)
+        self.subtype: str | None = subtype_of(fields.get("content-type", ""))
+        self.refusal: Refusal | None = self._check(block.pseudo[":method"], fields)
 
     def _check(self, method: str, fields: dict[str, str]) -> Refusal | None:
         if method != "POST":

@@ -56,7 +56,7 @@ class Servable(Protocol):
 class ServerEvents(_DispatchServerEvents):
     """grpclib's dispatcher, which also knows whether anybody listens."""
 
-    active = False
+    active: bool = False
 
     def add_listener(self, event_type: Any, callback: Any) -> None:
         """Register a listener; `grpclib.events.listen` calls it."""
@@ -86,12 +86,13 @@ class Server:
         options: RPCOptions | None = None,
     ) -> None:
         self.methods: dict[str, Handler] = {}
-        self.codec = codec or default_codec()
+        self.codec: CodecBase = codec or default_codec()
         self._default_codecs = codec is None
         self._own_details_codec = status_details_codec
-        self.options = options or RPCOptions()
-        self.encoding = encoding_named(self.options.compression)
-        self.events = self.__dispatch__ = ServerEvents()
+        self.options: RPCOptions = options or RPCOptions()
+        self.encoding: MessageEncoding | None = encoding_named(self.options.compression)
+        self.events: ServerEvents = ServerEvents()
+        self.__dispatch__: ServerEvents = self.events
         self._encoder = HeaderEncoder()
         self._content_type = content_type(self.codec)
         self._subtype = self.codec.__content_subtype__

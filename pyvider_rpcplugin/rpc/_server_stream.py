@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from grpclib.const import Handler, Status
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError
 from multidict import MultiDict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anyio import TaskHandle
-    from grpclib.metadata import _Metadata as Metadata
+    from grpclib.metadata import Deadline as GrpclibDeadline, _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
     from grpclib.server import Stream as _Base
 
@@ -78,7 +78,7 @@ class ServerStream(_Base[RecvT, SendT]):
         connection: RPCConnection,
         stream: H2Stream,
         head: RequestHead,
-        handler: Handler,
+        handler: Any,  # grpclib.const.Handler, which type checkers know nothing of
         deadline: Deadline | None,
     ) -> None:
         self._server = server
@@ -94,9 +94,9 @@ class ServerStream(_Base[RecvT, SendT]):
         self._message_received = False
         self._trailers_sent = False
         self._cancelled = False
-        self.head = head
-        self.deadline = deadline
-        self.due = deadline
+        self.head: RequestHead = head
+        self.deadline: GrpclibDeadline | None = deadline
+        self.due: Deadline | None = deadline
         self.metadata: Metadata | None = head.metadata()
         self.user_agent: str | None = head.user_agent
         self.peer: PeerBase = connection.peer

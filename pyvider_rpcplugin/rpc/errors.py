@@ -26,7 +26,7 @@ class ConnectionLost(GRPCError):
 
     def __init__(self, message: str, exit: PluginExit | None = None) -> None:  # noqa: A002
         super().__init__(Status.UNAVAILABLE, message)
-        self.args = (message, exit)
+        self.args: tuple[object, ...] = (message, exit)
         self.exit = exit
 
     def __str__(self) -> str:
@@ -50,8 +50,10 @@ class DeadlineExceeded(GRPCError, TimeoutError):
         message = message or "the deadline of the call has passed"
         super().__init__(Status.DEADLINE_EXCEEDED, message, details)
         # What an OSError makes of its arguments says nothing here.
-        self.args = (message,) if details is None else (message, details)
-        self.errno = self.strerror = self.filename = None
+        self.args: tuple[object, ...] = (message,) if details is None else (message, details)
+        self.errno: int | None = None
+        self.strerror: str | None = None
+        self.filename: str | bytes | int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.details)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyvider_rpcplugin.transport._choose import transport_for
     from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
     from pyvider_rpcplugin.transport._tls import (
@@ -52,4 +54,6 @@ _HOMES = {
     "unix": ("UnixSocketTransport",),
 }
 
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

@@ -25,10 +25,10 @@ class _Pipe:
     """One direction: a bounded buffer, and what both ends wait for."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray()
+        self.buffer: bytearray = bytearray()
         self.ended = False  # the sender has said all
         self.abandoned = False  # the receiver is gone
-        self.changed = anyio.Event()
+        self.changed: anyio.Event = anyio.Event()
 
     def notify(self) -> None:
         self.changed.set()

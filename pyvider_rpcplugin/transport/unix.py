@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnixSocketTransport"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 
