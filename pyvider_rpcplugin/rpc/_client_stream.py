@@ -427,11 +427,11 @@ class ClientStream(_Base[SendT, RecvT]):
                 raise
             if message is not None:
                 break
+            if messages.failure is not None:
+                raise messages.failure
             if messages.buffer.eof:
                 await self._at_end()
                 return None
-            if messages.failure is not None:
-                raise messages.failure
             await messages.wait_received()
         events = self._owner.events
         if events.active:

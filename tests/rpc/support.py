@@ -18,6 +18,7 @@ from grpclib.client import UnaryUnaryMethod
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, open_channel
 from pyvider_rpcplugin.transport import (
     MemoryTransport,
@@ -137,18 +138,19 @@ async def linked(
     """A server and a channel to it, for the length of a block."""
     transport = LINKS[link]()
     served = server or Server([service or Echo()], options=server_options)
-    async with transport.listen() as listener, anyio.create_task_group() as tasks:
-        await tasks.start(served.serve, listener)
-        client = transport if link == "memory" else transport_for(link, listener.address)
+    with unwrapped():
+        async with transport.listen() as listener, anyio.create_task_group() as tasks:
+            await tasks.start(served.serve, listener)
+            client = transport if link == "memory" else transport_for(link, listener.address)
 
-        async def connect() -> ByteStream:
-            stream: ByteStream = await client.connect()
-            return stream
+            async def connect() -> ByteStream:
+                stream: ByteStream = await client.connect()
+                return stream
 
-        channel = Channel(connect, options=channel_options, **channel_arguments)
-        async with open_channel(channel):
-            yield Linked(channel, served)
-        await served.stop(0)
+            channel = Channel(connect, options=channel_options, **channel_arguments)
+            async with open_channel(channel):
+                yield Linked(channel, served)
+            await served.stop(0)
 
 
 class ScriptedPeer:

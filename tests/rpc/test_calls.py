@@ -548,6 +548,6 @@ async def test_other_formats_than_protobuf_can_be_used() -> None:
     async with linked(server=Server([Doubler()])) as ours:
         ours.channel.content_type = "application/grpc+repr"
         ours.channel._extra_fields = ours.channel._make_extra_fields()
-        double = UnaryUnaryMethod(ours.channel, "/own.Doubler/Double", EchoRequest, EchoReply)
+        other = UnaryUnaryMethod(ours.channel, "/own.Doubler/Double", EchoRequest, EchoReply)
         with pytest.raises(GRPCError, match="format 'repr'"):
-            await double(EchoRequest())
+            await other(EchoRequest())
