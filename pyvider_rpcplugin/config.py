@@ -349,31 +349,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{n}={v!r}' for n, v in self.__rich_repr__())})"
 
 
-_CERTIFICATES_LATER = "TLS comes in a later version"
-
 # What is understood but cannot be done yet, and why. Being asked for it is an error: to go on
 # without would be to ignore a setting, and with several of these to be less safe than was asked.
 NOT_YET: Mapping[str, str] = {
     "unix_socket_group": "sharing a socket with a group comes in a later version",
     "multiplex_grpc": "the broker comes in a later version",
-    "auto_mtls": _CERTIFICATES_LATER,
-    "cert_curve": _CERTIFICATES_LATER,
-    "cert_validity_days": _CERTIFICATES_LATER,
-    "server_cert": _CERTIFICATES_LATER,
-    "server_key": _CERTIFICATES_LATER,
-    "client_cert": _CERTIFICATES_LATER,
-    "client_key": _CERTIFICATES_LATER,
-    "client_root_certs": _CERTIFICATES_LATER,
-    "server_root_certs": _CERTIFICATES_LATER,
-    "ca_cert": _CERTIFICATES_LATER,
     "rate_limit_enabled": "rate limiting comes in a later version",
     "rate_limit_requests_per_second": "rate limiting comes in a later version",
     "rate_limit_burst_capacity": "rate limiting comes in a later version",
 }
-
-# What is fine of them beside the default. A connection is plain with both of these, and the
-# session's log says so; only the value that promises more has to be refused.
-_FINE_AS_IT_IS: Mapping[str, tuple[object, ...]] = {"auto_mtls": (True, False)}
 
 # Names of version 0.5.5 that have no setting here, and what to do instead.
 _GONE: Mapping[str, str] = {
@@ -550,7 +534,7 @@ def settings_table() -> str:
         meaning = setting.meaning
         for alias in setting.aliases:
             meaning += f" {PREFIX}{alias.upper()} is another name for it."
-        if name in NOT_YET and name not in _FINE_AS_IT_IS:
+        if name in NOT_YET:
             meaning += " Not available yet."
         side = " ".join(side[0].upper() for side in setting.sides)
         cells = (PREFIX + name.upper(), default, setting.kind.accepts, side, meaning)
@@ -642,8 +626,6 @@ def _parse(name: str, label: str, raw: object, source: str) -> object:
 
 def _refuse_not_yet(name: str, label: str, value: object, source: str) -> None:
     if name not in NOT_YET or value == _defaults()[name]:
-        return
-    if value in _FINE_AS_IT_IS.get(name, ()):
         return
     shown = "" if _table()[name].secret else f" = {kinds.show(value)}"
     message = f"{label}{shown} from {source} is not available in this version: {NOT_YET[name]}"

@@ -10,6 +10,7 @@ from pyvider_rpcplugin.services import check_keywords
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plugin_client", "plugin_protocol", "plugin_server"]
 
-_SERVER_OPTIONS = ("standalone",)
+_SERVER_OPTIONS = ("tls", "standalone")
 
 
 def plugin_server(
@@ -31,6 +32,7 @@ def plugin_server(
     transport_path: str | os.PathLike[str] | None = None,
     config: Mapping[str, Any] | None = None,
     *,
+    tls: ssl.SSLContext | None = None,
     standalone: bool = False,
     **settings: Any,
 ) -> RPCPluginServer:
@@ -45,6 +47,8 @@ def plugin_server(
         port: The port to bind with tcp; 0 lets the system choose one.
         transport_path: The path of the Unix socket; by default one in a private folder.
         config: Settings for this server (PLUGIN_...), and keys of the application's own.
+        tls: A context of your own instead of what the settings say about certificates. It decides
+            whom to let in.
         standalone: Serve without a host: no cookie is asked for, and no line is printed.
         settings: Any setting, in lower case and without its prefix.
 
@@ -67,6 +71,7 @@ def plugin_server(
         host=host,
         port=port,
         transport_path=transport_path,
+        tls=tls,
         standalone=standalone,
         settings=settings,
     )
@@ -80,6 +85,7 @@ def plugin_client(
     inherit_env: bool | Collection[str] = True,
     cwd: str | os.PathLike[str] | None = None,
     stdin: Literal["null", "inherit"] = "null",
+    tls: ssl.SSLContext | None = None,
     address: str | None = None,
     **settings: Any,
 ) -> RPCPluginClient:
@@ -93,6 +99,8 @@ def plugin_client(
             names of the variables that it does.
         cwd: The folder to start the plugin in.
         stdin: "null", or "inherit" for a plugin that reads from the terminal.
+        tls: A context of your own instead of what the settings say about certificates. It decides
+            whom to trust; the name it looks for in the plugin's certificate is `localhost`.
         address: Instead of a command: where a standalone server listens, as "host:port" or as
             the path of its socket.
         settings: Any setting, in lower case and without its prefix.
@@ -113,6 +121,7 @@ def plugin_client(
         inherit_env=inherit_env,
         cwd=cwd,
         stdin=stdin,
+        tls=tls,
         address=address,
         **settings,
     )

@@ -21,6 +21,7 @@ from ._launch import Launch, LaunchOptions
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import AsyncGenerator, Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
@@ -52,6 +53,7 @@ class RPCPluginClient:
         inherit_env: bool | Collection[str] = True,
         cwd: str | os.PathLike[str] | None = None,
         stdin: Literal["null", "inherit"] = "null",
+        tls: ssl.SSLContext | None = None,
         address: str | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class RPCPluginClient:
                 the names of the variables that it does.
             cwd: The folder to start the plugin in.
             stdin: "null", or "inherit" for a plugin that reads from the terminal.
+            tls: A context of the caller's own for the connection.
             address: Where a standalone server listens, instead of a command.
             settings: Settings as keywords: lower case, without prefix.
         """
@@ -75,6 +78,7 @@ class RPCPluginClient:
         self._env = env
         self._inherit_env = inherit_env
         self._cwd = cwd
+        self._tls = tls
         self._stdin: Literal["null", "inherit"] = stdin
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
@@ -257,6 +261,7 @@ class RPCPluginClient:
             inherit_env=self._inherit_env,
             cwd=self._cwd,
             stdin=self._stdin,
+            tls=self._tls,
         )
         apply_log_level("host")
         if self._exited.is_set():

@@ -65,5 +65,18 @@ def transport_at(address: str) -> RPCPluginTransport:
     """
     from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
-    is_path = "/" in address or os.sep in address or ":" not in address
-    return transport_for("unix" if is_path else "tcp", address)
+    return transport_for("unix" if _is_path(address) else "tcp", address)
+
+
+def server_name(address: str) -> str:
+    """Return the name to look for in the certificate of the server at `address`."""
+    if _is_path(address):
+        return "localhost"
+    from pyvider_rpcplugin.transport.tcp import parse_address  # noqa: PLC0415 - see load_engine
+
+    host, _ = parse_address(address)
+    return "localhost" if host == "::1" or host.startswith("127.") else host
+
+
+def _is_path(address: str) -> bool:
+    return "/" in address or os.sep in address or ":" not in address

@@ -13,6 +13,7 @@ import msgspec
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._tasks import Session, unwrapped
+from pyvider_rpcplugin.crypto import Mode, host_tls
 from pyvider_rpcplugin.exception import (
     HandshakeError,
     PluginExit,
@@ -29,18 +30,20 @@ from pyvider_rpcplugin.handshake import (
 from pyvider_rpcplugin.process import PluginProcess, start_process
 from pyvider_rpcplugin.services import request_shutdown, rpc_options
 
-from ._command import transport_at
+from ._command import server_name, transport_at
 from ._errors import complete, failure
 from ._folder import remove_dead_socket, socket_folder
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Collection, Mapping
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
     from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.crypto import Credentials, HostTLS
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
@@ -63,6 +66,7 @@ class LaunchOptions:
     inherit_env: bool | Collection[str]
     cwd: str | os.PathLike[str] | None
     stdin: Literal["null", "inherit"]
+    tls: ssl.SSLContext | None
 
 
 class Launch:
@@ -122,20 +126,27 @@ class Launch:
                 with socket_folder(settings.unix_socket_dir) as folder:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
+                    tls = host_tls(settings, options.tls)
                     async with start_process(
                         command,
                         env=build_environment(
-                            settings, env=options.env, inherit_env=options.inherit_env
+                            settings,
+                            env=options.env,
+                            inherit_env=options.inherit_env,
+                            certificate=tls.certificate,
                         ),
                         cwd=options.cwd,
                         stdin=options.stdin,
                         on_stderr_line=self._on_stderr,
                     ) as process:
                         self.pid = process.pid
-                        load_engine()
+                        load_engine(tls.mode)
                         self.record = record = await self._handshake(process, retries)
                         has_started()
-                        await self._serve_process(session, process, record, retries)
+                        link = _Link(
+                            _transport_of(record), self._credentials(tls, record, process), process
+                        )
+                        await self._serve_process(session, process, record, link, retries)
         finally:
             if self.record is not None and self.record.network == "unix":
                 remove_dead_socket(self.record.address)
@@ -161,16 +172,18 @@ class Launch:
         except RPCPluginError as exc:
             complete(exc, "handshake", process.exit)
             raise
-        if record.certificate is not None:
-            msg = "the plugin wants TLS, which this version cannot verify yet"
-            raise failure(
-                SecurityError,
-                msg,
-                phase="handshake",
-                exit=process.exit,
-                hint="turn automatic TLS off in the plugin",
-            )
         return record
+
+    @staticmethod
+    def _credentials(
+        tls: HostTLS, record: HandshakeRecord, process: PluginProcess
+    ) -> Credentials | None:
+        """What to connect with, by what the plugin answered."""
+        try:
+            return tls.credentials(record.certificate)
+        except RPCPluginError as exc:
+            complete(exc, "handshake", process.exit)
+            raise
 
     async def _read_line(self, process: PluginProcess, reader: HandshakeReader) -> None:
         while reader.line is None:
@@ -203,12 +216,9 @@ class Launch:
         session: Session[None],
         process: PluginProcess,
         record: HandshakeRecord,
+        link: _Link,
         retries: Retries,
     ) -> None:
-        from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
-
-        transport = transport_for(record.network, record.address)
-        link = _Link(transport, process)
         channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
@@ -240,7 +250,7 @@ class Launch:
 
     async def _attach(self, session: Session[None], retries: Retries) -> None:
         address = self._options.address or ""
-        link = _Link(transport_at(address), None)
+        link = _Link(transport_at(address), self._credentials_for(address), None)
         channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
@@ -251,18 +261,25 @@ class Launch:
                 channel.close()
                 tg.cancel_scope.cancel()
 
+    def _credentials_for(self, address: str) -> Credentials | None:
+        """What to connect to a standalone server with: nothing is agreed on with one."""
+        settings = msgspec.structs.replace(self.settings, auto_mtls=False)
+        tls = host_tls(settings, self._options.tls, server_hostname=server_name(address))
+        if tls.mode is Mode.PLAIN:
+            self._log.warning("the connection to %s is plain: no certificates were given", address)
+        return tls.credentials(None)
+
     # Both.
 
     def _make_channel(self, link: _Link) -> Channel:
-        if self.settings.auto_mtls:
-            self._log.info(
-                "plugin %s: automatic mutual TLS is not available in this version: "
-                "the connection is plain",
-                self.name,
-            )
         from pyvider_rpcplugin.rpc import Channel  # noqa: PLC0415 - see load_engine
 
-        return Channel(link.connect, options=rpc_options(self.settings), on_lost=link.explain_loss)
+        return Channel(
+            link.connect,
+            scheme=link.scheme,
+            options=rpc_options(self.settings),
+            on_lost=link.explain_loss,
+        )
 
     async def _connect(
         self,
@@ -279,6 +296,10 @@ class Launch:
             with anyio.fail_after(limit):
                 await tg.start(link.run, channel)
             return
+        except SecurityError as exc:
+            # It would be the same the next time.
+            complete(exc, "tls", None if process is None else process.exit)
+            raise
         except TransportError as exc:
             error = cause = exc
         except TimeoutError as exc:
@@ -301,10 +322,19 @@ class Launch:
         self._log.debug("%s", line)
 
 
-def load_engine() -> None:
+def load_engine(mode: Mode) -> None:
     """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
-    for name in ("pyvider_rpcplugin.rpc._channel", "pyvider_rpcplugin.transport._choose"):
-        importlib.import_module(name)
+    names = ["rpc._channel", "transport._choose"]
+    if mode is not Mode.PLAIN:
+        names += ["crypto.contexts", "transport._tls"]
+    for name in names:
+        importlib.import_module(f"pyvider_rpcplugin.{name}")
+
+
+def _transport_of(record: HandshakeRecord) -> RPCPluginTransport:
+    from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
+
+    return transport_for(record.network, record.address)
 
 
 class _Link:
@@ -313,14 +343,25 @@ class _Link:
     An object of its own, because a user may keep the channel, which would keep all the rest.
     """
 
-    def __init__(self, transport: RPCPluginTransport, process: PluginProcess | None) -> None:
+    def __init__(
+        self,
+        transport: RPCPluginTransport,
+        credentials: Credentials | None,
+        process: PluginProcess | None,
+    ) -> None:
         self._transport = transport
+        self._credentials = credentials
+        self.scheme: str = "http" if credentials is None else "https"
         self._process = process
         self.ended = anyio.Event()
 
     async def connect(self) -> ByteStream:
         stream: ByteStream = await self._transport.connect()
-        return stream
+        if self._credentials is None:
+            return stream
+        from pyvider_rpcplugin.transport import wrap_client  # noqa: PLC0415 - see load_engine
+
+        return await wrap_client(stream, self._credentials)
 
     async def explain_loss(self) -> PluginExit | None:
         """Say how the plugin ended, if it has; otherwise it may be connected to again."""

@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
 from pyvider_rpcplugin._version import __version__
-from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.exception import RPCPluginError, TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder
 
 from ._call import encoding_named, wait_until
@@ -343,7 +343,7 @@ class Channel(_Base):
             if self._pending and self._needs_connection():
                 try:
                     await self._establish(tasks)
-                except (TransportError, OSError) as error:
+                except (RPCPluginError, OSError) as error:
                     await self._explain()
                     self._fail_pending(error)
                 continue
@@ -407,6 +407,8 @@ class Channel(_Base):
             while not connection.ready and connection.lost is None:
                 await self._wait_manager()
         if connection.lost is not None:
+            if isinstance(connection.lost.__cause__, RPCPluginError):
+                raise connection.lost.__cause__  # The stream below knows better, as TLS does.
             message = f"the connection was lost before HTTP/2 was set up: {connection.lost}"
             hint = "The other side closed it; it may not speak gRPC, or expect TLS."
             raise TransportError(message, hint) from connection.lost

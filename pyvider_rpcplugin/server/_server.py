@@ -16,6 +16,7 @@ import anyio
 
 from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
 from pyvider_rpcplugin.config import Settings, load_settings
+from pyvider_rpcplugin.crypto import plugin_tls
 from pyvider_rpcplugin.exception import (
     ConfigError,
     RPCPluginError,
@@ -42,9 +43,11 @@ from ._signals import Arrivals, caught_signals
 from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator
     from typing import Literal
 
+    from pyvider_rpcplugin.crypto import Credentials, PluginTLS
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class RPCPluginServer:
         host: str | None = None,
         port: int | None = None,
         transport_path: str | os.PathLike[str] | None = None,
+        tls: ssl.SSLContext | None = None,
         standalone: bool = False,
         settings: Mapping[str, object] | None = None,
     ) -> None:
@@ -92,6 +96,7 @@ class RPCPluginServer:
             host: The address to bind with tcp.
             port: The port to bind with tcp; 0: any.
             transport_path: The path of the socket.
+            tls: A context of the caller's own for all connections.
             standalone: Serve without a host: no cookie is asked for, and no line is printed.
             settings: Settings as keywords: lower case, without prefix.
         """
@@ -99,6 +104,7 @@ class RPCPluginServer:
         self.handler = handler
         self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
         self.standalone = standalone
+        self._tls = tls
         self._place = Place(
             transport,
             host,
@@ -278,6 +284,7 @@ class RPCPluginServer:
             logging.getLogger("pyvider_rpcplugin").setLevel(settings.log_level)
         else:
             apply_log_level("plugin")
+        tls = plugin_tls(settings, self._tls, standalone=self.standalone)
         rpc = Server(options=rpc_options(settings))
         self._health.start()
         await register(rpc, self.protocol, self.handler)
@@ -293,12 +300,21 @@ class RPCPluginServer:
                 stdout = process_wide.enter_context(guarded_stdout())
             async with listening(self._place, settings, from_host=not self.standalone) as (
                 network,
-                listener,
+                plain,
             ):
+                listener = _secured(plain, tls.credentials, settings)
                 self._address = listener.address
                 try:
                     await self._accept(
-                        rpc, settings, session, network, listener, stdout, arrivals, task_status
+                        rpc,
+                        settings,
+                        session,
+                        network,
+                        listener,
+                        tls,
+                        stdout,
+                        arrivals,
+                        task_status,
                     )
                 finally:
                     self._address = None
@@ -310,6 +326,7 @@ class RPCPluginServer:
         session: Session[str],
         network: Any,
         listener: StreamListener,
+        tls: PluginTLS,
         stdout: int | None,
         arrivals: Arrivals | None,
         task_status: _TaskStatus | None,
@@ -322,7 +339,7 @@ class RPCPluginServer:
                 if settings.shutdown_file_path:
                     tg.start_soon(_stop_at_file, settings.shutdown_file_path, session)
                 if not self.standalone:
-                    self._greet(settings, network, listener.address, stdout)
+                    self._greet(settings, network, listener.address, tls.certificate, stdout)
                     if stdout is not None:
                         tg.start_soon(_stop_with_host, stdout, session)
                 logger.debug("server.listening network=%s address=%s", network, listener.address)
@@ -336,21 +353,35 @@ class RPCPluginServer:
                 await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
                 tg.cancel_scope.cancel()
 
-    def _greet(self, settings: Settings, network: Any, address: str, stdout: int | None) -> None:
+    def _greet(
+        self,
+        settings: Settings,
+        network: Any,
+        address: str,
+        certificate: bytes | None,
+        stdout: int | None,
+    ) -> None:
         """Tell the host where to connect."""
-        if settings.host_certificate is not None and settings.auto_mtls:
-            logger.info(
-                "the host asked for automatic mutual TLS, which this version does not have: "
-                "the connection is plain"
-            )
         record = HandshakeRecord(
             core_version=settings.core_version,
             app_version=choose_version(settings.protocol_versions, settings.offered_versions),
             network=network,
             address=address,
+            certificate=certificate,
             multiplex=False if settings.multiplex_requested else None,
         )
         write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+def _secured(
+    listener: StreamListener, credentials: Credentials | None, settings: Settings
+) -> StreamListener:
+    """The listener whose connections are encrypted, and whose clients are known."""
+    if credentials is None:
+        return listener
+    from pyvider_rpcplugin.transport._tls import TLSListener  # noqa: PLC0415 - loads ssl
+
+    return TLSListener(listener, credentials, handshake_timeout=settings.connection_timeout)
 
 
 def _in_main_thread() -> bool:
