@@ -126,16 +126,18 @@ class PemSource:
             number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from None
-        with open(number, "rb") as file:
+        try:
             mode = os.fstat(number).st_mode
             if not stat.S_ISREG(mode):
                 kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
                 msg = f"{self.label} is {kind}"
                 raise refused(msg, "It has to be a file that holds PEM text.")
-            try:
+            with open(number, "rb", closefd=False) as file:
                 data = file.read(_LARGEST_FILE + 1)
-            except OSError as error:
-                raise self._unreadable(error) from None
+        except OSError as error:
+            raise self._unreadable(error) from None
+        finally:
+            os.close(number)
         if len(data) > _LARGEST_FILE:
             msg = f"{self.label} is larger than {_LARGEST_FILE} bytes"
             raise refused(msg)

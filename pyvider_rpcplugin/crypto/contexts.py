@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -138,6 +137,8 @@ def _as_file(data: bytes) -> Generator[str]:
         finally:
             os.close(number)
         return
+    import tempfile  # noqa: PLC0415 - seldom needed
+
     folder = tempfile.mkdtemp(prefix="pyvider-rpcplugin-")
     path = os.path.join(folder, "identity")
     try:

@@ -17,6 +17,13 @@ def message_prefix(size: int, *, compressed: bool = False) -> bytes:
     return ((compressed << 32) | size).to_bytes(PREFIX_SIZE, "big")
 
 
+Chunk = bytes | bytearray | memoryview
+
+# Frames up to this size are joined as they come in: as objects of their own they would take many
+# times their octets, and a peer can send millions of them within a window.
+_TINY_CHUNK = 32
+
+
 class MessageTooLarge(Exception):
     """A message whose prefix announces more than is taken."""
 
@@ -40,10 +47,10 @@ class MessageBuffer:
 
     def __init__(self, limit: int) -> None:
         # The first chunk, read up to `_position`: one may hold many messages.
-        self._head: bytes | memoryview = b""
+        self._head: Chunk = b""
         self._position = 0
         # The chunks behind it; most calls never have any.
-        self._chunks: deque[bytes | memoryview] | None = None
+        self._chunks: deque[Chunk] | None = None
         self._size = 0
         self._need = PREFIX_SIZE
         self._limit = limit
@@ -56,10 +63,19 @@ class MessageBuffer:
             self._head = data
             self._position = 0
         elif data:
-            if self._chunks is None:
-                self._chunks = deque()
-            self._chunks.append(data)
+            self._append_chunk(data)
         self._size += len(data)
+
+    def _append_chunk(self, data: bytes | memoryview) -> None:
+        chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = deque()
+        if len(data) > _TINY_CHUNK:
+            chunks.append(data)
+        elif chunks and isinstance(chunks[-1], bytearray):
+            chunks[-1] += data
+        else:
+            chunks.append(bytearray(data))
 
     @property
     def ready(self) -> bool:
@@ -126,7 +142,7 @@ class MessageBuffer:
 
     def _join(self, size: int) -> bytes:
         """Remove `size` octets, which are in more than one chunk; return all but the prefix."""
-        parts: list[bytes | memoryview] = [memoryview(self._head)[self._position + PREFIX_SIZE :]]
+        parts: list[Chunk] = [memoryview(self._head)[self._position + PREFIX_SIZE :]]
         size -= len(self._head) - self._position
         self._head, self._position = b"", 0
         while size:
@@ -142,7 +158,7 @@ class MessageBuffer:
                 self._head = self._next_chunk()
         return b"".join(parts)
 
-    def _next_chunk(self) -> bytes | memoryview:
+    def _next_chunk(self) -> Chunk:
         if self._chunks is None:
             return b""
         return self._chunks.popleft()

@@ -109,13 +109,22 @@ def _details(
         return None
 
 
+def _encode_message(message: str) -> str:
+    # Lone surrogates (file names have them) cannot be said in UTF-8.
+    encoded = encode_grpc_message(message.encode("utf-8", "replace").decode())
+    # HTTP allows no spaces at either end of a field, and some peers end the connection for them.
+    inner = encoded.strip(" ")
+    if inner == encoded:
+        return encoded
+    before = len(encoded) - len(encoded.lstrip(" ")) if inner else 0
+    return "%20" * before + inner + "%20" * (len(encoded) - before - len(inner))
+
+
 def status_fields(status: CallStatus, codec: StatusDetailsCodecBase | None) -> list[Field]:
     """The header fields that say `status`."""
     fields: list[Field] = [("grpc-status", str(status.status.value))]
     if status.message is not None:
-        # Lone surrogates (file names have them) cannot be said in UTF-8.
-        message = status.message.encode("utf-8", "replace").decode()
-        fields.append(("grpc-message", encode_grpc_message(message)))
+        fields.append(("grpc-message", _encode_message(status.message)))
     if status.details is not None and codec is not None:
         encoded = codec.encode(status.status, status.message, status.details)
         fields.append((DETAILS_KEY, encode_binary(encoded)))

@@ -72,6 +72,12 @@ def pids_of(line: bytes) -> list[int]:
     return [int(word) for word in line.split()]
 
 
+# A handler may come too late for a sleep that is just about to begin; waiting for the signal
+# itself does not.
+AWAIT = (
+    "import os, signal, sys; number = signal.{}; signal.pthread_sigmask(signal.SIG_BLOCK, [number]);"
+    "print('up', flush=True); signal.sigwait([number]);"
+)
 IGNORE_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -254,11 +260,7 @@ async def test_leaving_the_block_ends_the_process():
 
 
 async def test_a_process_that_ends_by_itself_on_sigterm_has_its_own_status():
-    code = (
-        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
-        "print('up', flush=True); time.sleep(60)"
-    )
-    async with start(python(code)) as process:
+    async with start(python(AWAIT.format("SIGTERM") + "sys.exit(7)"), term_grace=4) as process:
         await read_line(process)
     assert process.exit.status == 7
 
@@ -290,27 +292,16 @@ async def test_what_a_killed_wrapper_started_ends_at_once():
 
 
 async def test_a_process_that_writes_a_lot_before_it_ends_is_not_stuck_without_a_reader():
-    code = (
-        "import os, signal, sys, time\n"
-        "def stop(*_):\n"
-        "    for _ in range(64): os.write(1, b'z' * 65536)\n"
-        "    os._exit(5)\n"
-        "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(60)\n"
-    )
+    code = AWAIT.format("SIGTERM") + "[os.write(1, b'z' * 65536) for _ in range(64)]; sys.exit(5)"
     async with start(python(code), term_grace=4) as process:
         await read_line(process)
     assert process.exit.status == 5
 
 
 async def test_a_drain_that_was_cancelled_still_hears_the_last_words():
-    code = (
-        "import os, signal, sys, time\n"
-        "def stop(*_):\n"
-        "    os.write(1, b'bye'); os._exit(0)\n"
-        "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(60)\n"
-    )
+    code = AWAIT.format("SIGTERM") + "os.write(1, b'bye')"
     chunks: list[bytes] = []
-    async with start(python(code)) as process:
+    async with start(python(code), term_grace=4) as process:
         await read_line(process)
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(process.drain_stdout, chunks.append)
@@ -321,11 +312,7 @@ async def test_a_drain_that_was_cancelled_still_hears_the_last_words():
 
 async def test_shutdown_asks_politely_first():
     asked = []
-    code = (
-        "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0));"
-        "print('up', flush=True); time.sleep(60)"
-    )
-    async with start(python(code)) as process:
+    async with start(python(AWAIT.format("SIGUSR1"))) as process:
         await read_line(process)
 
         async def polite() -> None:
@@ -333,8 +320,8 @@ async def test_shutdown_asks_politely_first():
             os.kill(process.pid, signal.SIGUSR1)
 
         with anyio.fail_after(5):
-            assert (await process.shutdown(polite=polite)).status == 0
-            assert (await process.shutdown(polite=polite)).status == 0
+            assert (await process.shutdown(polite=polite, grace=60)).status == 0
+            assert (await process.shutdown(polite=polite, grace=60)).status == 0
     assert asked == [process.pid]
 
 
@@ -531,11 +518,14 @@ async def test_an_interrupt_that_trio_raises_in_one_of_our_tasks_ends_the_proces
 
 
 HOST = """
-import os, sys, anyio
+import os, signal, sys, anyio
 from pyvider_rpcplugin.process import start_process
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 async def main():
     async with start_process({command!r}, env=os.environ) as process:
+        await process.read_stdout()
         print(process.pid, flush=True)
         await process.drain_stdout()
 
@@ -551,7 +541,7 @@ def test_ctrl_c_in_the_host_ends_the_process_without_a_word(backend):
     # The child must not get the signal itself: it leads a group of its own.
     program = HOST.format(command=python(SLEEP), backend=backend)
     host = subprocess.Popen(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program],
+        [sys.executable, "-W", "error", "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

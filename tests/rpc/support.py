@@ -222,7 +222,12 @@ class ScriptedPeer:
                 await self.receive()
 
     async def request(
-        self, method: str = "Unary", body: bytes = b"", *, end: bool = True, **fields: str
+        self,
+        method: str = "Unary",
+        body: bytes = b"",
+        *,
+        end: bool = True,
+        fields: dict[str, str] | None = None,
     ) -> int:
         """As a client: begin a call."""
         stream_id = self.h2.get_next_available_stream_id()
@@ -234,8 +239,7 @@ class ScriptedPeer:
             "te": "trailers",
             "content-type": "application/grpc",
         }
-        for name, value in fields.items():
-            headers[name.replace("_", "-")] = value
+        headers.update(fields or {})
         self.h2.send_headers(stream_id, list(headers.items()), end_stream=end and not body)
         if body:
             self.h2.send_data(stream_id, body, end_stream=end)

@@ -61,7 +61,9 @@ async def test_methods_out_of_turn_say_so() -> None:
             await stream.recv_initial_metadata()
             with pytest.raises(ProtocolError, match="already received"):
                 await stream.recv_initial_metadata()
-            assert (await stream.recv_message()).text == "x"
+            reply = await stream.recv_message()
+            assert reply is not None
+            assert reply.text == "x"
             assert await stream.recv_message() is None
             await stream.recv_trailing_metadata()
             with pytest.raises(ProtocolError, match="already received"):

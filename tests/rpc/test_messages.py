@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given, strategies as st
@@ -116,3 +117,19 @@ def test_what_nobody_wants_is_forgotten() -> None:
     assert not buffer.partial
     assert buffer.take() is None
     assert buffer.credit_all() == 0
+
+
+def test_frames_of_few_octets_are_not_kept_as_so_many_objects() -> None:
+    message = message_prefix(100_000) + bytes(100_000)
+    buffer = MessageBuffer(-1)
+    tracemalloc.start()
+    try:
+        for start in range(0, len(message), 2):
+            buffer.append(message[start : start + 2])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * len(message)
+    taken = buffer.take()
+    assert taken is not None
+    assert taken[1] == bytes(100_000)
