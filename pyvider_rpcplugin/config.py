@@ -181,7 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _BOTH,
             "Mutual TLS with certificates made for one run. A host refuses a plugin without it; "
             "a plugin uses it when the host does, and with `required` refuses a host that does "
-            "not. In this version the connection is plain, and `required` is an error.",
+            "not. Certificates of one's own, or `tls=`, stand in its place.",
         ),
     ] = True
     cert_curve: Annotated[
@@ -352,7 +352,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 # What is understood but cannot be done yet, and why. Being asked for it is an error: to go on
 # without would be to ignore a setting, and with several of these to be less safe than was asked.
 NOT_YET: Mapping[str, str] = {
-    "unix_socket_group": "sharing a socket with a group comes in a later version",
     "multiplex_grpc": "the broker comes in a later version",
     "rate_limit_enabled": "rate limiting comes in a later version",
     "rate_limit_requests_per_second": "rate limiting comes in a later version",

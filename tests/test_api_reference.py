@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import anyio
@@ -33,6 +35,7 @@ from pyvider.rpcplugin.types import (
     TransportT,
 )
 
+from tests.crypto.material import make
 from tests.plugins import FOLDER
 from tests.plugins.documented_plugin import MyCustomProtocol
 from tests.plugins.echo_plugin import Echo as MyServiceHandler
@@ -198,23 +201,32 @@ async def call_as_documented(command: list[str]) -> Any:
     return result
 
 
-async def test_secure_configuration_is_refused_until_there_is_tls(
-    monkeypatch: pytest.MonkeyPatch,
+@LOOPS
+async def test_secure_configuration(
+    loop: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    authority = make(name="authority", ca=True)
+    (tmp_path / "ca.crt").write_text(authority.pem)
+    for name in ("server", "client"):
+        own = make(issuer=authority)
+        (tmp_path / f"{name}.crt").write_text(own.pem)
+        (tmp_path / f"{name}.key").write_text(own.key_pem)
     for name, value in {
         "PLUGIN_AUTO_MTLS": "true",
-        "PLUGIN_CA_CERT": "/path/to/ca.crt",
-        "PLUGIN_SERVER_CERT": "/path/to/server.crt",
-        "PLUGIN_SERVER_KEY": "/path/to/server.key",
+        "PLUGIN_CA_CERT": str(tmp_path / "ca.crt"),
+        "PLUGIN_SERVER_CERT": str(tmp_path / "server.crt"),
+        "PLUGIN_SERVER_KEY": str(tmp_path / "server.key"),
+        "PLUGIN_CLIENT_CERT": str(tmp_path / "client.crt"),
+        "PLUGIN_CLIENT_KEY": str(tmp_path / "client.key"),
     }.items():
         monkeypatch.setenv(name, value)
-    server = plugin_server(
-        protocol=plugin_protocol(service_name="MyService"),
-        handler=MyServiceHandler(),
-        transport="tcp",
-    )
-    with anyio.fail_after(5), pytest.raises(ConfigError, match="later version"):
-        await server.serve()
+    # The plugin takes the same variables. Its file creates the server as the snippet does.
+    with anyio.fail_after(10):
+        async with plugin_client(command=documented(loop)) as client:
+            assert (await MyServiceStub(client.grpc_channel).Unary(MyRequest(text="x"))).text == "x"
+            [connection] = client.grpc_channel._connections
+            shown = connection.stream.ssl_object.getpeercert(True)
+    assert shown == ssl.PEM_cert_to_DER_cert((tmp_path / "server.crt").read_text())
 
 
 # Configuration options

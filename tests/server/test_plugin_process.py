@@ -20,7 +20,9 @@ from tests.plugins.misc_plugin import ask
 
 pytestmark = pytest.mark.process
 
-COOKIE = {"PLUGIN_MAGIC_COOKIE": "rpcplugin-default-cookie"}
+# A host that does not ask for TLS. A plugin that would like to use it says so in a warning, which is
+# not what these tests are about.
+COOKIE = {"PLUGIN_MAGIC_COOKIE": "rpcplugin-default-cookie", "PLUGIN_AUTO_MTLS": "false"}
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
 
@@ -180,6 +182,7 @@ def test_a_standalone_server_drains_at_ctrl_c_and_prints_nothing() -> None:
     process = subprocess.Popen(
         echo("--standalone", "--path", "s"),
         cwd=os.environ["TMPDIR"],
+        env=os.environ | {"PLUGIN_AUTO_MTLS": "false"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -192,13 +195,17 @@ def test_a_standalone_server_drains_at_ctrl_c_and_prints_nothing() -> None:
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
-async def test_a_plugin_without_protobuf_does_not_load_it() -> None:
+@pytest.mark.parametrize("auto_mtls", [True, False])
+async def test_a_plugin_does_not_load_what_it_does_not_use(auto_mtls: bool) -> None:
     with anyio.fail_after(10):
-        async with plugin_client(misc()) as client:
+        async with plugin_client(
+            misc(), auto_mtls=auto_mtls, env={"PLUGIN_AUTO_MTLS": str(auto_mtls)}
+        ) as client:
             loaded = (await ask(client.grpc_channel, "modules")).split()
+    assert ("cryptography" in loaded) is auto_mtls
     assert "pyvider_rpcplugin.server" in loaded
     roots = {".".join(name.split(".")[:2]) for name in loaded} | {n.split(".")[0] for n in loaded}
-    unwanted = {"google.protobuf", "cryptography", "trio", "grpclib.client", "grpclib.server"}
+    unwanted = {"google.protobuf", "cryptography.x509", "trio", "grpclib.client", "grpclib.server"}
     assert not roots & unwanted
     assert "pyvider_rpcplugin.client" not in loaded
     assert "pyvider_rpcplugin.process" not in loaded
