@@ -223,8 +223,9 @@ async def test_secure_configuration(
     # The plugin takes the same variables. Its file creates the server as the snippet does.
     with anyio.fail_after(10):
         async with plugin_client(command=documented(loop)) as client:
-            assert (await MyServiceStub(client.grpc_channel).Unary(MyRequest(text="x"))).text == "x"
-            [connection] = client.grpc_channel._connections
+            channel: Any = client.grpc_channel
+            assert (await MyServiceStub(channel).Unary(MyRequest(text="x"))).text == "x"
+            [connection] = channel._connections
             shown = connection.stream.ssl_object.getpeercert(True)
     assert shown == ssl.PEM_cert_to_DER_cert((tmp_path / "server.crt").read_text())
 

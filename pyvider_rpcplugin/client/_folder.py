@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -11,7 +10,14 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from pyvider_rpcplugin.transport._path import LONGEST_PATH
+from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.transport._path import (
+    LONGEST_PATH,
+    anybody_may_replace,
+    group_number,
+    let_group_in,
+    temporary_folders,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -28,7 +34,7 @@ _ROOM_FOR_NAME = 28
 
 
 @contextlib.contextmanager
-def socket_folder(parent: str) -> Generator[str | None]:
+def socket_folder(parent: str, group: str = "") -> Generator[str | None]:
     """Make a folder that only this user may enter, for the length of a block.
 
     A plugin that is killed cannot remove its socket; its host can remove the folder. A host that is
@@ -36,37 +42,79 @@ def socket_folder(parent: str) -> Generator[str | None]:
     system takes from a process that ends.
 
     Args:
-        parent: Where to make it; "" for the temporary folder.
+        parent: Where to make it; "" for the first temporary folder that will do.
+        group: A group that may use it too: its number or name.
 
     Yields:
         The folder; None where none can be made. The plugin then has to find a place by itself.
+
+    Raises:
+        TransportError: It cannot be made in `parent`, or there is no such group.
     """
     if sys.platform == "win32":
         yield None
         return
-    try:
-        folder, lock = _make(parent)
-    except OSError as exc:
-        logger.debug("client.folder.none parent=%s reason=%s", parent, exc.strerror)
+    made = _make_in(parent) if parent else _make_somewhere()
+    if made is None:
         yield None
         return
+    folder, lock = made
     try:
+        if group:
+            # The plugin, which may run as another user of the group, makes its sockets in it.
+            let_group_in(folder, group_number(group), 0o770)
         yield folder
     finally:
         _remove(folder)
         os.close(lock)
 
 
-def _make(parent: str) -> tuple[str, int]:
+def _make_in(parent: str) -> tuple[str, int] | None:
+    """Make it where it was asked for; None if its path would be too long for a socket."""
+    place = os.path.abspath(parent)
+    name = _new_name()
+    if not _fits(place, name):
+        if not _fits(place, ""):
+            msg = f"the folder for the plugin's sockets has too long a path: {parent}"
+            hint = f"A socket's path may have {LONGEST_PATH} bytes."
+            raise TransportError(msg, hint, phase="launch")
+        return None
+    if anybody_may_replace(place):
+        logger.warning("everybody may replace the sockets in %s: it lacks the sticky bit", parent)
+    try:
+        return _make(place, name)
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        msg = f"cannot make a folder for the plugin's socket in {parent}: {reason}"
+        hint = "PLUGIN_UNIX_SOCKET_DIR has to be a folder that this user may write to."
+        raise TransportError(msg, hint, phase="launch") from exc
+
+
+def _make_somewhere() -> tuple[str, int] | None:
+    """Make it in the first temporary folder that is short, safe, and can be written to."""
+    for place in temporary_folders():
+        name = _new_name()
+        if not _fits(place, name):
+            continue
+        try:
+            return _make(place, name)
+        except OSError as exc:
+            logger.debug("client.folder.none parent=%s reason=%s", place, exc.strerror)
+    return None
+
+
+def _new_name() -> str:
+    return f"{_PREFIX}{os.urandom(6).hex()}"
+
+
+def _fits(place: str, name: str) -> bool:
+    return len(os.fsencode(os.path.join(place, name))) + _ROOM_FOR_NAME <= LONGEST_PATH
+
+
+def _make(place: str, name: str) -> tuple[str, int]:
     """Make the folder and lock it; return its path and the lock's descriptor."""
-    name = f"{_PREFIX}{os.urandom(6).hex()}"
-    place = parent or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the folder in it is private
-    if len(os.fsencode(place)) + len(name) + _ROOM_FOR_NAME > LONGEST_PATH:
-        if parent:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        place = "/tmp"  # noqa: S108 - as above
     _sweep(place)
-    folder = os.path.join(os.path.abspath(place), name)
+    folder = os.path.join(place, name)
     os.mkdir(folder, 0o700)
     path = os.path.join(folder, _LOCK)
     # The file gets its name only when it is locked: before that, somebody else's sweep would

@@ -123,7 +123,8 @@ class Launch:
         try:
             async with turn_to_start() as has_started:
                 retries.wait_longer(anyio.current_time() - began)
-                with socket_folder(settings.unix_socket_dir) as folder:
+                group = settings.unix_socket_group
+                with socket_folder(settings.unix_socket_dir, group) as folder:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
                     tls = host_tls(settings, options.tls)

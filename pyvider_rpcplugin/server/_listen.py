@@ -63,6 +63,7 @@ class Place:
                 yield UnixSocketTransport(
                     self.path or settings.server_unix_socket_path or None,
                     folder=settings.unix_socket_dir or None,
+                    group=settings.unix_socket_group or None,
                 )
             elif name == "tcp":
                 host = self.host if self.host is not None else settings.server_host
@@ -86,7 +87,8 @@ async def listening(
     """Listen on the first transport that can, and yield its network and the listener.
 
     Raises:
-        TransportError: None can; the error is the last one's.
+        TransportError: None can; the error is the last one's. A group that cannot be let in ends
+            it at once: it was to decide who may connect.
     """
     failure: TransportError | None = None
     for transport in place.candidates(settings, from_host=from_host):
@@ -95,6 +97,8 @@ async def listening(
                 listener = await stack.enter_async_context(transport.listen())
             except TransportError as exc:
                 logger.debug("server.listen.failed transport=%r reason=%s", transport, exc.message)
+                if transport.network == "unix" and settings.unix_socket_group:
+                    raise
                 failure = exc
                 continue
             yield transport.network, listener

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pyvider_rpcplugin.exception import TransportError
-from pyvider_rpcplugin.transport._path import LONGEST_PATH
+from pyvider_rpcplugin.transport._path import (
+    LONGEST_PATH,
+    group_number,
+    let_group_in,
+    temporary_folders,
+)
 from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 
@@ -69,7 +74,7 @@ class UnixSocketTransport(RPCPluginTransport):
         """
         self._begin_listening()
         _require_unix_sockets()
-        group = _group_number(self._group)
+        group = None if self._group is None else group_number(self._group)
         with ExitStack() as stack:
             path = self._choose_path(stack, group)
             sock = _listening_socket(stack, path, group)
@@ -91,14 +96,8 @@ class UnixSocketTransport(RPCPluginTransport):
         folder = _make_private_folder(len(os.fsencode(name)) + 1)
         stack.callback(_remove, folder, _identity(folder), os.rmdir)
         if group is not None:
-            try:
-                os.chown(folder, -1, group)
-                # They may reach the socket, and see nothing else.
-                os.chmod(folder, 0o710)  # noqa: S103 - the group is asked for
-            except OSError as error:
-                message = f"cannot let the group {self._group!r} in: {_reason(error)}"
-                hint = "this user must be a member of the group"
-                raise TransportError(message, hint=hint) from error
+            # They may reach the socket, and see nothing else.
+            let_group_in(folder, group, 0o710)
         return os.path.join(folder, name)
 
     def connect(self) -> Connecting[SocketStream]:
@@ -147,8 +146,7 @@ def _listening_socket(stack: ExitStack, path: str, group: int | None) -> socket.
         sock.bind(path)
         stack.callback(_remove, path, _identity(path), os.unlink)
         if group is not None:
-            os.chown(path, -1, group)
-            os.chmod(path, 0o660)
+            let_group_in(path, group, 0o660)
         elif not sys.platform.startswith("linux"):
             os.chmod(path, 0o600)
         sock.listen(_BACKLOG)
@@ -189,9 +187,8 @@ def _clear_stale_socket(path: str) -> None:
 
 def _make_private_folder(room: int) -> str:
     """Make a folder that only this user may enter, short enough for a name of `room` bytes."""
-    wanted = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     failure: OSError | None = None
-    for parent in [*(os.path.abspath(folder) for folder in wanted if folder), "/tmp", "/var/tmp"]:  # noqa: S108
+    for parent in temporary_folders():
         folder = os.path.join(parent, f"pyvider-rpcplugin-{os.urandom(6).hex()}")
         if len(os.fsencode(folder)) + room > LONGEST_PATH:
             continue
@@ -232,20 +229,6 @@ def _checked_path(path: str) -> str:
         hint = f"this system takes at most {LONGEST_PATH} bytes: use a shorter folder"
         raise TransportError(message, hint=hint)
     return path
-
-
-def _group_number(group: str | int | None) -> int | None:
-    if group is None or isinstance(group, int):
-        return group
-    if group.isdigit():
-        return int(group)
-    import grp  # noqa: PLC0415 - exists on POSIX alone, and is hardly ever needed
-
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        message = f"no such group: {group!r}"
-        raise TransportError(message, hint="give the name or number of an existing group") from None
 
 
 def _require_unix_sockets() -> None:

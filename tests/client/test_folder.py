@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pyvider_rpcplugin.client._folder import _PREFIX, remove_dead_socket, socket_folder
+from pyvider_rpcplugin.exception import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,9 +70,55 @@ def test_a_folder_that_is_in_use_is_left_alone_and_one_that_was_left_is_removed(
     assert (other / "lock").exists()
 
 
-def test_a_plugin_does_without_where_no_folder_can_be_made(place: Path) -> None:
-    with socket_folder(str(place / "nowhere")) as name:
-        assert name is None
+def test_a_folder_that_was_asked_for_and_cannot_be_had_is_an_error(place: Path) -> None:
+    for parent, words in (("nowhere", "no such file"), ("x" * 90, "too long")):
+        with (
+            pytest.raises(TransportError, match=words) as caught,
+            socket_folder(f"{place}/{parent}"),
+        ):
+            pass
+        assert caught.value.hint
+        assert parent in caught.value.message
+
+
+def test_a_temporary_folder_that_is_not_there_is_passed_over(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(place / "nowhere"))
+    monkeypatch.setenv("TEMP", str(place))
+    with socket_folder("") as name:
+        assert name is not None
+        assert Path(name).parent == place
+
+
+def test_where_anybody_may_exchange_it_no_folder_is_made_unless_it_is_asked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.chmod(0o777)
+    monkeypatch.setenv("TMPDIR", str(place))
+    with socket_folder("") as name:
+        assert name is not None
+        assert os.path.dirname(name) == "/tmp"
+    with socket_folder(str(place)) as name:
+        assert name is not None
+        assert Path(name).parent == place
+    assert "sticky" in caplog.text
+    caplog.clear()
+    place.chmod(0o1777)
+    with socket_folder("") as name:
+        assert name is not None
+        assert Path(name).parent == place
+    assert not caplog.text
+
+
+def test_a_group_may_use_it_where_that_is_asked_for(place: Path) -> None:
+    with socket_folder(str(place), str(os.getgid())) as name:
+        assert name is not None
+        found = Path(name).stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o770, os.getgid())
+    with pytest.raises(TransportError, match="no such group"), socket_folder(str(place), "nobodys"):
+        pass
+    assert list(place.iterdir()) == []
 
 
 def test_a_temporary_folder_with_a_long_path_is_not_used(
@@ -83,7 +130,9 @@ def test_a_temporary_folder_with_a_long_path_is_not_used(
     with socket_folder("") as name:
         assert name is not None
         assert os.path.dirname(name) == "/tmp"
-    # One that was asked for is not exchanged for another.
+    # One that was asked for is not exchanged for another: the plugin's socket alone fits into it.
+    deep = place / ("x" * 50)
+    deep.mkdir()
     with socket_folder(str(deep)) as name:
         assert name is None
 
