@@ -131,7 +131,7 @@ def test_a_temporary_folder_with_a_long_path_is_not_used(
         assert name is not None
         assert os.path.dirname(name) == "/tmp"
     # One that was asked for is not exchanged for another: the plugin's socket alone fits into it.
-    deep = place / ("x" * 50)
+    deep = place / ("x" * 40)
     deep.mkdir()
     with socket_folder(str(deep)) as name:
         assert name is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -13,14 +14,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import anyio
 
-from pyvider_rpcplugin import plugin_server
-from tests.protos.echo_grpc import EchoBase
-from tests.protos.echo_pb2 import EchoReply
+from pyvider_rpcplugin import plugin_client, plugin_server
+from tests.protos.echo_grpc import EchoBase, EchoStub
+from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
 
 class Echo(EchoBase):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
     async def Unary(self, stream):
         request = await stream.recv_message()
+        self.seen.append(request.text)
         word, _, argument = request.text.partition(":")
         text = request.text
         match word:
@@ -44,6 +49,10 @@ class Echo(EchoBase):
                 text = str(os.getpid())
             case "loop":
                 text = "trio" if "trio" in sys.modules else "asyncio"
+            case "seen":
+                text = " ".join(self.seen)
+            case "nest":
+                text = await call_a_plugin_of_my_own()
             case "env":
                 text = os.environ.get(argument, "")
             case "shout":
@@ -71,6 +80,18 @@ class Echo(EchoBase):
     async def Bidi(self, stream):
         async for request in stream:
             await stream.send_message(EchoReply(data=request.data, text=request.text))
+
+
+async def call_a_plugin_of_my_own() -> str:
+    """What both plugins were told by their hosts, and whether the inner one answers."""
+    command = [sys.executable, __file__, "--loop", "trio" if "trio" in sys.modules else "asyncio"]
+    async with plugin_client(command) as client:
+        stub = client.stub(EchoStub)
+        answer = await stub.Unary(EchoRequest(text="inner"))
+        certificate = await stub.Unary(EchoRequest(text="env:PLUGIN_CLIENT_CERT"))
+        folder = await stub.Unary(EchoRequest(text="env:PLUGIN_UNIX_SOCKET_DIR"))
+    mine = os.environ.get("PLUGIN_CLIENT_CERT"), os.environ.get("PLUGIN_UNIX_SOCKET_DIR")
+    return json.dumps([answer.text, *mine, certificate.text, folder.text])
 
 
 def main() -> None:
