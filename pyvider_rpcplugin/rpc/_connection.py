@@ -358,7 +358,7 @@ class RPCConnection:
             try:
                 sent = self._send_nowait(data) if self._send_nowait is not None else 0
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the reader sees it too
+                sent = 0  # The writer finds the same, and sees to it.
             if sent == len(data):
                 return
             self._unsent = data[sent:]
