@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -32,6 +33,7 @@ from pyvider_rpcplugin.exception import SecurityError, TransportError
 from pyvider_rpcplugin.transport import (
     MemoryTransport,
     SocketStream,
+    TCPSocketTransport,
     TLSListener,
     TLSRefusedError,
     UnixSocketTransport,
@@ -916,3 +918,36 @@ async def test_a_listener_can_give_out_one_connection_at_a_time(caplog):
         await listener.aclose()
         assert repr(listener).startswith("<TLSListener")
     assert "closed the connection during" in caplog.text
+
+
+# --- OpenSSL's own program -------------------------------------------------------------------------
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program")
+async def test_a_peer_may_ask_for_new_keys_at_any_time(tmp_path):
+    theirs = make("P-521")
+    (tmp_path / "own.pem").write_text(theirs.pem + theirs.key_pem)
+    async with TCPSocketTransport().listen() as listener:
+        command = ["openssl", "s_client", "-connect", listener.address, "-alpn", "h2", "-tls1_3"]
+        command += ["-cert", "own.pem", "-key", "own.pem"]
+        async with (
+            await anyio.open_process(command, cwd=tmp_path) as process,
+            await listener.accept() as stream,
+        ):
+            assert process.stdin is not None
+            assert process.stderr is not None
+            tls = await wrap(stream, auto(True, theirs.der), server_side=True)
+            for number in range(3):
+                # "K" has the program renew its keys, and ask for new ones here.
+                await process.stdin.send(b"K\n")
+                said = b""
+                with anyio.fail_after(5):
+                    while b"KEYUPDATE" not in said:
+                        said += await process.stderr.receive()
+                line = f"line {number}\n".encode()
+                await process.stdin.send(line)
+                assert await receive_exactly(tls, len(line)) == line
+                assert tls.send_nowait(b"answer\n") == 7
+            await tls.aclose()
+            process.kill()
