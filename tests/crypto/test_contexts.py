@@ -129,9 +129,19 @@ open(os.devnull, "w").close()
     assert os.devnull in line  # the watching works
 
 
-@pytest.fixture
-def _without_memory_files(monkeypatch):
-    monkeypatch.setattr(contexts, "_memory_file", lambda data: None)
+@pytest.fixture(params=["none", "refused", "no /proc"])
+def _without_memory_files(monkeypatch, request):
+    def refuse(*_):
+        raise OSError
+
+    if request.param == "none":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif not hasattr(os, "memfd_create"):
+        pytest.skip("no memory files on this system")
+    elif request.param == "refused":
+        monkeypatch.setattr(os, "memfd_create", refuse)
+    else:
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
 
 
 @pytest.mark.usefixtures("_without_memory_files")

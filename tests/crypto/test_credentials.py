@@ -168,8 +168,15 @@ def test_a_plugin_that_never_uses_it_is_plain_without_a_word(caplog):
 
 @pytest.mark.parametrize(
     "given",
-    ["garbage", PEER.pem * 2, PEER.pem[:-40], PEER.key_pem, PEER.pem.replace(PEER.pem[40:60], "")],
-    ids=["garbage", "two", "cut off", "a key", "damaged"],
+    [
+        "garbage",
+        PEER.pem * 2,
+        PEER.pem[:-40],
+        PEER.key_pem,
+        PEER.pem.replace(PEER.pem[40:60], ""),
+        ssl.DER_cert_to_PEM_cert(b"\x30\x03\x02\x01\x01"),
+    ],
+    ids=["garbage", "two", "cut off", "a key", "damaged", "a number"],
 )
 def test_a_plugin_refuses_a_host_whose_certificate_cannot_be_read(given):
     with pytest.raises(SecurityError, match="PLUGIN_CLIENT_CERT"):
