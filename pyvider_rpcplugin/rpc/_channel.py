@@ -408,7 +408,7 @@ class Channel(_Base):
                 await self._wait_manager()
         if connection.lost is not None:
             message = f"the connection was lost before HTTP/2 was set up: {connection.lost}"
-            hint = "The other side closed it; it may not speak gRPC, or expect TLS."
+            hint = "Is it a gRPC server, and without TLS?"
             raise TransportError(message, hint) from connection.lost
         if scope.cancelled_caught:
             connection.close()
