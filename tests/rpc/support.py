@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -312,8 +311,3 @@ async def scripted_client(
             await peer.start(**settings)
             async with theirs:
                 yield server, peer
-
-
-def garbage() -> int:
-    """How many objects only the collector for cycles frees."""
-    return gc.collect()
