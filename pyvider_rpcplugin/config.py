@@ -266,7 +266,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_workers: Annotated[
         int,
         _Setting(
-            kinds.WholeNumber(1, 100_000), _PLUGIN, "Threads for handlers that are not async."
+            kinds.WholeNumber(1, 100_000),
+            _PLUGIN,
+            "Threads for handlers that are not async; a later version takes such handlers.",
         ),
     ] = 40
     max_concurrent_streams: Annotated[

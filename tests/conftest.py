@@ -25,6 +25,11 @@ for name in list(os.environ):
     if name in {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} or name.startswith("PLUGIN_"):
         del os.environ[name]
 
+# A shell without job control has what it runs in the background ignore Ctrl-C, children inherit
+# that, and the tests of Ctrl-C would wait for what never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 hypothesis.settings.register_profile(
     "tests",
     database=None,

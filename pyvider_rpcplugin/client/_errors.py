@@ -27,7 +27,7 @@ def with_last_words(hint: str | None, exit: PluginExit | None) -> str | None:  #
     """Return a hint of at most four lines: one of advice, three of the plugin's stderr."""
     lines = [hint] if hint else []
     if exit is not None:
-        lines += [_shortened(line) for line in exit.last_lines(3)]
+        lines += [_shortened(f"stderr: {line}") for line in exit.last_lines(3)]
     return "\n".join(lines) or None
 
 

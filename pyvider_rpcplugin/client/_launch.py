@@ -90,9 +90,7 @@ class Launch:
         self.exited = exited
         self._options = options
         self._may_pass = False
-        # A logger of its own: its level is a setting of this one client.
-        self._log = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
-        self._log.setLevel(settings.log_level)
+        self._log = _PluginLog(name, settings.log_level)
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -203,10 +201,10 @@ class Launch:
             self._may_pass = True
             return failure(
                 HandshakeError,
-                f"no handshake line within {limit:g} seconds: {reader.seen}",
+                f"no handshake line within {limit:.3g} seconds: {reader.seen}",
                 phase="handshake",
                 exit=process.exit,
-                hint="PLUGIN_HANDSHAKE_TIMEOUT sets how long a start may take",
+                hint=_bound(limit < self.settings.handshake_timeout, "HANDSHAKE_TIMEOUT"),
             )
         # Killed by somebody else, who may not do it again; a status of its own it would repeat.
         self._may_pass = exit_ is not None and exit_.status is not None and exit_.status < 0
@@ -304,8 +302,9 @@ class Launch:
         except TransportError as exc:
             error = cause = exc
         except TimeoutError as exc:
-            msg = f"no connection to the plugin at {address} within {limit:g} seconds"
-            error, cause = TransportError(msg), exc
+            msg = f"no connection to the plugin at {address} within {limit:.3g} seconds"
+            hint = _bound(limit < self.settings.connection_timeout, "CONNECTION_TIMEOUT")
+            error, cause = TransportError(msg, f"Does it speak gRPC there? {hint}"), exc
         except (GRPCError, OSError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
             msg = f"the connection to the plugin at {address} was lost before it was up: {exc}"
             error, cause = TransportError(msg), exc
@@ -336,6 +335,19 @@ def _transport_of(record: HandshakeRecord) -> RPCPluginTransport:
     from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
     return transport_for(record.network, record.address)
+
+
+class _PluginLog(logging.LoggerAdapter[logging.Logger]):
+    """The log of one plugin; its level is a setting of one client, and others share the logger."""
+
+    def __init__(self, name: str, level: str) -> None:
+        logger = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
+        logger.setLevel(logging.DEBUG)
+        super().__init__(logger)
+        self._level = logging.getLevelNamesMapping()[level]
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in the base class
+        return level >= self._level and super().isEnabledFor(level)
 
 
 class _Link:
@@ -374,6 +386,13 @@ class _Link:
             await channel.run(task_status=task_status)
         finally:
             self.ended.set()
+
+
+def _bound(all_together: bool, setting: str) -> str:
+    """Say which setting ended an attempt."""
+    if all_together:
+        return "PLUGIN_CLIENT_RETRY_TOTAL_TIMEOUT_S bounds all attempts together."
+    return f"PLUGIN_{setting} sets how long it may take."
 
 
 async def _exit_of(process: PluginProcess) -> PluginExit | None:

@@ -7,7 +7,6 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -143,10 +142,8 @@ def _load_key(source: PemSource, password: str | bytes | None) -> Any:
     secret = password.encode() if isinstance(password, str) else password
     try:
         key = serialization.load_pem_private_key(text, secret if encrypted else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Raised without its cause: nothing of what the library says about a key is repeated.
-        key = None
     except Exception:  # noqa: BLE001 - what the library raises for damaged keys is not documented
+        # Raised below and without its cause: nothing of what it says about a key is repeated.
         key = None
     if key is None:
         reason = "cannot be decrypted with the password" if encrypted else "cannot be read"

@@ -112,7 +112,10 @@ class HandshakeReader:
             message = f"the plugin {ended} without a handshake line: {self.seen}"
             hint = "Does the command start a plugin, and does it start when run by hand?"
         return HandshakeError(
-            message, "\n".join((hint, *(line[:300] for line in tail))), phase="handshake", exit=exit
+            message,
+            "\n".join((hint, *(f"stderr: {line}"[:300] for line in tail))),
+            phase="handshake",
+            exit=exit,
         )
 
     def _take_line(self) -> list[bytes]:

@@ -410,7 +410,7 @@ class Channel(_Base):
             if isinstance(connection.lost.__cause__, RPCPluginError):
                 raise connection.lost.__cause__  # The stream below knows better, as TLS does.
             message = f"the connection was lost before HTTP/2 was set up: {connection.lost}"
-            hint = "The other side closed it; it may not speak gRPC, or expect TLS."
+            hint = "Is it a gRPC server, and without TLS?"
             raise TransportError(message, hint) from connection.lost
         if scope.cancelled_caught:
             connection.close()

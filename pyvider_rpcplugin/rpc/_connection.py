@@ -166,7 +166,7 @@ class RPCConnection:
         try:
             with unwrapped():
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._write, name=f"rpc writer {self.number}")
+                    tasks.start_soon(self._run_writer, name=f"rpc writer {self.number}")
                     if self.options.keepalive_time > 0:
                         tasks.start_soon(self._keep_alive, name=f"rpc keepalive {self.number}")
                     if self._accept is not None:
@@ -241,6 +241,13 @@ class RPCConnection:
             self._guard_since = now
             self.h2.guard.refresh()
 
+    async def _run_writer(self) -> None:
+        try:
+            await self._write()
+        finally:  # Who waits for the last words to be sent need not wait any longer.
+            self._unwritable = True
+            self._wake_room_waiters()
+
     async def _write(self) -> None:
         send: Any = self.stream.send
         while True:
@@ -281,7 +288,7 @@ class RPCConnection:
         return pieces
 
     def _wake_room_waiters(self) -> None:
-        if self._room_waiters and self.has_room:
+        if self._room_waiters and (self.has_room or self._unwritable):
             waiters, self._room_waiters = self._room_waiters, []
             for waiter in waiters:
                 waiter.wake()
@@ -358,7 +365,7 @@ class RPCConnection:
             try:
                 sent = self._send_nowait(data) if self._send_nowait is not None else 0
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the reader sees it too
+                sent = 0  # The writer finds the same, and sees to it.
             if sent == len(data):
                 return
             self._unsent = data[sent:]

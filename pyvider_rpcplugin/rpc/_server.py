@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 AnyCall = ServerStream[Any, Any]
 
 _OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+_ENDED = CallStatus(Status.UNAVAILABLE, "the server has ended")
 _LONGEST_MESSAGE = 1000
 _CANCEL_TIMEOUT = 5.0
 
@@ -355,6 +356,7 @@ class _ServerConnection:
     async def _run_call(self, call: AnyCall, handler: Handler) -> None:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
         status: CallStatus | None = None
+        ended = _ENDED
         try:
             if call.cancel_status is not None:
                 pass  # It was given up before it had begun.
@@ -362,13 +364,15 @@ class _ServerConnection:
                 status = await self._status_of(call, handler)
             else:
                 current_deadline.set(call.due)
-                with anyio.CancelScope(deadline=call.due.at):
+                with anyio.CancelScope(deadline=call.due.at) as scope:
                     status = await self._status_of(call, handler)
+                if scope.cancelled_caught:
+                    ended = _OUT_OF_TIME
             if status is not None and self._server.events.active:
                 status = await self._announce(call, status)
         finally:
-            if status is None:  # it was cancelled
-                status = call.cancel_status or _OUT_OF_TIME
+            if status is None:  # it was cancelled, or the handler leaves the interpreter
+                status = call.cancel_status or ended
             self._finish(call, status)
             call.task = None
             self._calls.discard(call)

@@ -37,12 +37,11 @@ class Place:
         self.port = port
         self.path = path
 
-    def candidates(self, settings: Settings, *, from_host: bool) -> Iterator[RPCPluginTransport]:
+    def candidates(self, settings: Settings) -> Iterator[RPCPluginTransport]:
         """The transports to try, the best first.
 
         Args:
             settings: The server's.
-            from_host: Whether a host's wishes about ports count.
 
         Raises:
             ConfigError: There is no such transport.
@@ -67,23 +66,21 @@ class Place:
                 )
             elif name == "tcp":
                 host = self.host if self.host is not None else settings.server_host
-                for port in self._ports(settings, from_host=from_host):
+                for port in self._ports(settings):
                     yield TCPSocketTransport(host, port)
             else:
                 msg = f"unknown transport {name!r}"
                 raise ConfigError(msg, hint='known are "unix" and "tcp"', phase="listen")
 
-    def _ports(self, settings: Settings, *, from_host: bool) -> range | tuple[int]:
+    def _ports(self, settings: Settings) -> range | tuple[int]:
         port = self.port if self.port is not None else settings.server_port
-        if port or not (from_host and settings.max_port):
+        if port or not settings.max_port:
             return (port,)
         return range(settings.min_port, settings.max_port + 1)
 
 
 @contextlib.asynccontextmanager
-async def listening(
-    place: Place, settings: Settings, *, from_host: bool
-) -> AsyncGenerator[tuple[str, StreamListener]]:
+async def listening(place: Place, settings: Settings) -> AsyncGenerator[tuple[str, StreamListener]]:
     """Listen on the first transport that can, and yield its network and the listener.
 
     Raises:
@@ -91,7 +88,7 @@ async def listening(
             it at once: it was to decide who may connect.
     """
     failure: TransportError | None = None
-    for transport in place.candidates(settings, from_host=from_host):
+    for transport in place.candidates(settings):
         async with contextlib.AsyncExitStack() as stack:
             try:
                 listener = await stack.enter_async_context(transport.listen())

@@ -298,10 +298,7 @@ class RPCPluginServer:
             stdout = None
             if not self.standalone and _in_main_thread():
                 stdout = process_wide.enter_context(guarded_stdout())
-            async with listening(self._place, settings, from_host=not self.standalone) as (
-                network,
-                plain,
-            ):
+            async with listening(self._place, settings) as (network, plain):
                 listener = _secured(plain, tls.credentials, settings)
                 self._address = listener.address
                 try:

@@ -27,14 +27,20 @@ def rpc_options(settings: Settings) -> RPCOptions:
     )
 
 
+# The level that was set here: another one is the program's doing.
+_applied_level: int = logging.NOTSET
+
+
 def apply_log_level(side: Literal["host", "plugin"]) -> None:
     """Give the library's logger the level that the process is set to, unless the program did.
 
     What one client or server is given as `config=` has no part in it.
     """
+    global _applied_level  # noqa: PLW0603 - a logger's level is the whole process's
     library = logging.getLogger("pyvider_rpcplugin")
-    if library.level == logging.NOTSET:
+    if library.level == _applied_level:
         library.setLevel(load_settings(side=side).log_level)
+        _applied_level = library.level
 
 
 def check_keywords(given: Iterable[str], options: Collection[str], function: str) -> None:

@@ -140,8 +140,9 @@ async def test_death_in_the_middle_of_a_hundred_calls() -> None:
 async def test_a_handler_that_leaves_the_interpreter() -> None:
     with anyio.fail_after(5):
         async with plugin_client(echo()) as client:
-            with pytest.raises(GRPCError):
+            with pytest.raises(GRPCError) as caught:
                 await client.stub(EchoStub).Unary(EchoRequest(text="leave:5"))
+            assert caught.value.status is Status.UNAVAILABLE
             await client.exited.wait()
             assert client.exit is not None
             assert client.exit.status == 5

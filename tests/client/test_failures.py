@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ async def test_exits_before_the_line() -> None:
     assert "status 3" in error.message
     assert error.stderr_tail[-1] == "reason 99"
     assert len(error.stderr_tail) == 64
-    assert (error.hint or "").endswith("reason 97\nreason 98\nreason 99")
+    assert (error.hint or "").endswith("stderr: reason 97\nstderr: reason 98\nstderr: reason 99")
     assert error.phase == "handshake"
 
 
@@ -74,7 +75,26 @@ async def test_prints_nothing_in_time() -> None:
         broken("silent"), HandshakeError, handshake_timeout=0.3, client_retry_enabled=False
     )
     assert "within 0.3 seconds" in error.message
+    assert "PLUGIN_HANDSHAKE_TIMEOUT" in (error.hint or "")
     assert error.stderr_tail == ("starting silent",)
+
+
+async def test_the_time_for_all_attempts_is_named_where_it_was_that_which_ended() -> None:
+    error = await fail(broken("silent"), HandshakeError, client_retry_total_timeout_s=0.3)
+    assert "PLUGIN_CLIENT_RETRY_TOTAL_TIMEOUT_S" in (error.hint or "")
+
+
+async def test_a_server_that_accepts_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = await fail(
+            None,
+            TransportError,
+            address=f"127.0.0.1:{silent.getsockname()[1]}",
+            connection_timeout=0.3,
+            client_retry_enabled=False,
+        )
+    assert "within 0.3 seconds" in error.message
+    assert "PLUGIN_CONNECTION_TIMEOUT" in (error.hint or "")
 
 
 @pytest.mark.parametrize("mode", ["noise", "lines"])

@@ -168,6 +168,7 @@ def test_a_relative_path_is_one_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "cert.pem").write_text(made.pem + made.key_pem)
     monkeypatch.chdir(tmp_path)
     assert load("cert.pem", "./cert.pem").certificate.der == made.der
+    assert Certificate.load("cert.pem") == Certificate(made.der)
 
 
 def test_what_openssl_writes_before_a_key_does_no_harm():

@@ -117,10 +117,10 @@ def test_a_line_that_is_none_is_named():
 
 
 def test_the_end_of_the_plugin_is_part_of_the_error():
-    end = PluginExit(3, tuple(f"stderr {n}" for n in range(5)))
+    end = PluginExit(3, tuple(f"line {n}" for n in range(5)))
     error = failure(end=end)
     assert "the plugin exited with status 3 without a handshake line" in error.message
-    assert error.hint.endswith("stderr 2\nstderr 3\nstderr 4")
+    assert error.hint.endswith("stderr: line 2\nstderr: line 3\nstderr: line 4")
     assert (error.exit_status, len(error.stderr_tail)) == (3, 5)
     assert "then exited with status 3" in failure(b"noise", end=end).message
     assert max(map(len, failure(end=PluginExit(1, ("x" * 9999,))).hint.split("\n"))) == 300

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,12 +132,13 @@ async def linked(
     server: Server | None = None,
     channel_options: RPCOptions | None = None,
     server_options: RPCOptions | None = None,
+    limit: float = 20,
     **channel_arguments: Any,
 ) -> AsyncIterator[Linked]:
     """A server and a channel to it, for the length of a block."""
     transport = LINKS[link]()
     served = server or Server([service or Echo()], options=server_options)
-    with unwrapped():
+    with anyio.fail_after(limit), unwrapped():
         async with transport.listen() as listener, anyio.create_task_group() as tasks:
             await tasks.start(served.serve, listener)
             client = transport if link == "memory" else transport_for(link, listener.address)
@@ -292,8 +292,9 @@ async def scripted_server(
 
     channel = Channel(connect, options=options)
     await peer.start(**settings)
-    async with open_channel(channel), theirs:
-        yield channel, peer
+    with anyio.fail_after(10):
+        async with open_channel(channel), theirs:
+            yield channel, peer
 
 
 @asynccontextmanager
@@ -304,13 +305,9 @@ async def scripted_client(
     ours, theirs = MemoryStream.pair()
     peer = ScriptedPeer(theirs, client_side=True, chop=chop)
     server = server or Server([service or Echo()])
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve_stream, ours)
-        await peer.start(**settings)
-        async with theirs:
-            yield server, peer
-
-
-def garbage() -> int:
-    """How many objects only the collector for cycles frees."""
-    return gc.collect()
+    with anyio.fail_after(10), unwrapped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve_stream, ours)
+            await peer.start(**settings)
+            async with theirs:
+                yield server, peer

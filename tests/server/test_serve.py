@@ -244,6 +244,8 @@ async def test_transports_and_settings_say_where_it_listens(
             assert address.startswith("[::1]:")
         async with make(host="127.0.0.1").serve() as address:
             assert address.startswith("127.0.0.1:")
+        async with make(server_transports="tcp", min_port=23000, max_port=23999).serve() as address:
+            assert address.startswith("127.0.0.1:23")
         async with make(config={"PLUGIN_SERVER_UNIX_SOCKET_PATH": str(path)}).serve() as address:
             assert address == str(path)
         monkeypatch.setenv("PLUGIN_SERVER_TRANSPORTS", "tcp")
