@@ -264,7 +264,12 @@ class Launch:
         """What to connect to a standalone server with: nothing is agreed on with one."""
         settings = msgspec.structs.replace(self.settings, auto_mtls=False)
         tls = host_tls(settings, self._options.tls, server_hostname=server_name(address))
-        if tls.mode is Mode.PLAIN:
+        if tls.mode is Mode.PLAIN and self.settings.auto_mtls == "required":
+            msg = "PLUGIN_AUTO_MTLS=required, but there are no certificates for a server that is "
+            msg += "attached to"
+            hint = "Set PLUGIN_SERVER_ROOT_CERTS or PLUGIN_CA_CERT, or give tls=."
+            raise SecurityError(msg, hint, phase="tls")
+        if tls.mode is Mode.PLAIN and self.settings.auto_mtls:
             self._log.warning("the connection to %s is plain: no certificates were given", address)
         return tls.credentials(None)
 

@@ -258,7 +258,8 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
 def _check_context(tls: object, other_side: int) -> None:
     if not isinstance(tls, ssl.SSLContext):
         msg = f"tls= takes an ssl.SSLContext, not {type(tls).__name__}"
-        raise ConfigError(msg, phase="settings")
+        hint = "Leave it out for what the settings say about certificates."
+        raise ConfigError(msg, hint, phase="settings")
     if tls.protocol == other_side:
         is_host = other_side == ssl.PROTOCOL_TLS_SERVER
         wanted = "PROTOCOL_TLS_CLIENT" if is_host else "PROTOCOL_TLS_SERVER"

@@ -51,6 +51,8 @@ class Echo(EchoBase):
                 text = "trio" if "trio" in sys.modules else "asyncio"
             case "seen":
                 text = " ".join(self.seen)
+            case "peer":
+                text = stream.peer.cert()["serialNumber"]
             case "nest":
                 text = await call_a_plugin_of_my_own()
             case "env":

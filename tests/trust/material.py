@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.crypto.material import KINDS, Material, make
 
@@ -33,7 +33,7 @@ def write(folder: Path, name: str, own: Material) -> tuple[str, str]:
     return str(certificate), str(key)
 
 
-def host_settings(folder: Path, kind: str) -> dict[str, str]:
+def host_settings(folder: Path, kind: str) -> dict[str, Any]:
     certificate, key = write(folder, f"host-{kind}", signed(kind))
     return {"client_cert": certificate, "client_key": key, "ca_cert": ca_file(folder)}
 
