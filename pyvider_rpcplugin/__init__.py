@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from .factories import plugin_client, plugin_protocol, plugin_server
+    from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
     from .server import RPCPluginServer
     from .transport import TCPSocketTransport, UnixSocketTransport
@@ -57,7 +58,9 @@ __all__ = [
     "RPCPluginError",
     "RPCPluginProtocol",
     "RPCPluginServer",
+    "ResourceLimits",
     "RpcConfigType",
+    "SecureConfig",
     "SecurityError",
     "TCPSocketTransport",
     "TransportError",
@@ -83,6 +86,7 @@ _HOMES = {
         "TransportError",
     ),
     "factories": ("plugin_client", "plugin_protocol", "plugin_server"),
+    "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
     "server": ("RPCPluginServer",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
+    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
     from pyvider_rpcplugin.server import RPCPluginServer
     from pyvider_rpcplugin.transport import RPCPluginTransport
@@ -86,6 +87,8 @@ def plugin_client(
     cwd: str | os.PathLike[str] | None = None,
     stdin: Literal["null", "inherit"] = "null",
     tls: ssl.SSLContext | None = None,
+    secure: SecureConfig | None = None,
+    limits: ResourceLimits | None = None,
     address: str | None = None,
     **settings: Any,
 ) -> RPCPluginClient:
@@ -101,6 +104,8 @@ def plugin_client(
         stdin: "null", or "inherit" for a plugin that reads from the terminal.
         tls: A context of your own instead of what the settings say about certificates. It decides
             whom to trust; the name it looks for in the plugin's certificate is `localhost`.
+        secure: The checksum that the plugin's program has to have; no other one is started.
+        limits: What the plugin may use of memory, files, time and processes.
         address: Instead of a command: where a standalone server listens, as "host:port" or as
             the path of its socket.
         settings: Any setting, in lower case and without its prefix.
@@ -122,6 +127,8 @@ def plugin_client(
         cwd=cwd,
         stdin=stdin,
         tls=tls,
+        secure=secure,
+        limits=limits,
         address=address,
         **settings,
     )

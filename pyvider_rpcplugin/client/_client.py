@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import grpclib.client
 
     from pyvider_rpcplugin._tasks import AnyTaskGroup
+    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class RPCPluginClient:
         cwd: str | os.PathLike[str] | None = None,
         stdin: Literal["null", "inherit"] = "null",
         tls: ssl.SSLContext | None = None,
+        secure: SecureConfig | None = None,
+        limits: ResourceLimits | None = None,
         address: str | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
@@ -68,6 +71,8 @@ class RPCPluginClient:
             cwd: The folder to start the plugin in.
             stdin: "null", or "inherit" for a plugin that reads from the terminal.
             tls: A context of the caller's own for the connection.
+            secure: The checksum of the program; no other one is started.
+            limits: What the plugin may use of memory, files, time and processes.
             address: Where a standalone server listens, instead of a command.
             settings: Settings as keywords: lower case, without prefix.
         """
@@ -79,6 +84,8 @@ class RPCPluginClient:
         self._inherit_env = inherit_env
         self._cwd = cwd
         self._tls = tls
+        self._secure = secure
+        self._limits = limits
         self._stdin: Literal["null", "inherit"] = stdin
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
@@ -262,6 +269,8 @@ class RPCPluginClient:
             cwd=self._cwd,
             stdin=self._stdin,
             tls=self._tls,
+            secure=_checked_option("secure", self._secure, self.command),
+            limits=_checked_option("limits", self._limits, self.command),
         )
         apply_log_level("host")
         if self._exited.is_set():
@@ -313,3 +322,19 @@ class RPCPluginClient:
             source=self,
         )
         session.request_stop_from_anywhere()
+
+
+def _checked_option(name: Literal["secure", "limits"], value: object, command: object) -> Any:
+    """Return an option that needs a process of ours."""
+    if value is None:
+        return None
+    from pyvider_rpcplugin import process  # noqa: PLC0415 - few need what this loads
+
+    kind = process.SecureConfig if name == "secure" else process.ResourceLimits
+    if not isinstance(value, kind):
+        msg = f"{name}= takes a {kind.__name__}, not {type(value).__name__}"
+        raise ConfigError(msg, phase="settings")
+    if command is None:
+        msg = f"{name}= is for a plugin that is started, not for a server that is attached to"
+        raise ConfigError(msg, phase="launch")
+    return value

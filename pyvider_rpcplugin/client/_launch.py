@@ -27,7 +27,7 @@ from pyvider_rpcplugin.handshake import (
     build_environment,
     parse_handshake_line,
 )
-from pyvider_rpcplugin.process import PluginProcess, start_process
+from pyvider_rpcplugin.process import PluginProcess, checked, start_process
 from pyvider_rpcplugin.services import request_shutdown, rpc_options
 
 from ._command import server_name, transport_at
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
+    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
@@ -67,6 +68,8 @@ class LaunchOptions:
     cwd: str | os.PathLike[str] | None
     stdin: Literal["null", "inherit"]
     tls: ssl.SSLContext | None
+    secure: SecureConfig | None
+    limits: ResourceLimits | None
 
 
 class Launch:
@@ -126,22 +129,30 @@ class Launch:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
                     tls = host_tls(settings, options.tls)
-                    async with start_process(
-                        command,
-                        env=build_environment(
-                            settings,
-                            env=options.env,
-                            inherit_env=options.inherit_env,
-                            certificate=tls.certificate,
-                        ),
-                        cwd=options.cwd,
-                        stdin=options.stdin,
-                        on_stderr_line=self._on_stderr,
-                    ) as process:
+                    environment = build_environment(
+                        settings,
+                        env=options.env,
+                        inherit_env=options.inherit_env,
+                        certificate=tls.certificate,
+                    )
+                    async with (
+                        checked(command, options.secure, environment, options.cwd) as program,
+                        start_process(
+                            program.command,
+                            env=environment,
+                            cwd=options.cwd,
+                            stdin=options.stdin,
+                            on_stderr_line=self._on_stderr,
+                            executable=program.executable,
+                            pass_fds=program.pass_fds,
+                            limits=options.limits,
+                        ) as process,
+                    ):
                         self.pid = process.pid
                         load_engine(tls.mode)
                         self.record = record = await self._handshake(process, retries)
                         has_started()
+                        await program.check_again()
                         link = _Link(
                             _transport_of(record), self._credentials(tls, record, process), process
                         )

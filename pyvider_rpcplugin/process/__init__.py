@@ -1,7 +1,31 @@
-"""A plugin's process: start it, hear it out, and end it together with its children."""
+"""A plugin's process: check it, start it, hear it out, and end it together with its children."""
 
 from __future__ import annotations
 
-from pyvider_rpcplugin.process._process import PluginProcess, start_process
+from typing import TYPE_CHECKING
 
-__all__ = ["PluginProcess", "start_process"]
+from pyvider_rpcplugin._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pyvider_rpcplugin.process._process import PluginProcess, start_process
+    from pyvider_rpcplugin.process._verify import Checked, checked
+    from pyvider_rpcplugin.process.checksum import SecureConfig
+    from pyvider_rpcplugin.process.limits import ResourceLimits
+
+__all__ = [
+    "Checked",
+    "PluginProcess",
+    "ResourceLimits",
+    "SecureConfig",
+    "checked",
+    "start_process",
+]
+
+_HOMES = {
+    "_process": ("PluginProcess", "start_process"),
+    "_verify": ("Checked", "checked"),
+    "checksum": ("SecureConfig",),
+    "limits": ("ResourceLimits",),
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

@@ -87,6 +87,8 @@ class Child:
         env: Mapping[str, str],
         cwd: str | None,
         stdin: Literal["null", "inherit"],
+        executable: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._leads_group = stdin == "null"
         self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
@@ -97,6 +99,8 @@ class Child:
             stderr=subprocess.PIPE,
             cwd=cwd,
             env=env,
+            executable=executable,
+            pass_fds=pass_fds,
             process_group=0 if self._leads_group else None,
         )
         self.pid: int = self._popen.pid

@@ -24,6 +24,8 @@ else:
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
+    from pyvider_rpcplugin.process.limits import ResourceLimits
+
 logger = logging.getLogger(__name__)
 
 STDERR_LINES_KEPT = 64
@@ -48,6 +50,9 @@ async def start_process(
     stdin: Literal["null", "inherit"] = "null",
     on_stderr_line: Callable[[str], None] | None = None,
     term_grace: float = TERM_GRACE,
+    executable: str | None = None,
+    pass_fds: Sequence[int] = (),
+    limits: ResourceLimits | None = None,
 ) -> AsyncGenerator[PluginProcess, None]:
     """Start a process that lives at most as long as the `async with` block.
 
@@ -63,6 +68,9 @@ async def start_process(
             our process group, and only the process itself is ended, not what it started.
         on_stderr_line: Called with each line that it writes to stderr, as it comes.
         term_grace: How many seconds SIGTERM gets at the end of the block.
+        executable: The path of what is executed, where it is not the command's first word.
+        pass_fds: Descriptors that the process gets.
+        limits: What it may use.
 
     Yields:
         The process.
@@ -78,10 +86,12 @@ async def start_process(
     folder = None if cwd is None else os.fspath(cwd)
     # No await between here and the `try` that ends the child: nobody can cancel in between.
     try:
-        child = Child(words, env, folder, stdin)
+        child = Child(words, env, folder, stdin, executable, pass_fds)
     except (OSError, ValueError) as error:
         raise explain(error, words, env, folder) from error
     try:
+        if limits is not None:
+            limits.apply(child.pid)
         process = PluginProcess(child, on_stderr_line)
         logger.debug("process.started pid=%d program=%s", child.pid, words[0])
         async with process.watched(term_grace):

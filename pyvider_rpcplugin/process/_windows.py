@@ -51,6 +51,8 @@ class Child:
         env: Mapping[str, str],
         cwd: str | None,
         stdin: Literal["null", "inherit"],
+        executable: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._popen = subprocess.Popen(  # noqa: S603, TID251 - this is where processes are started
             command,
