@@ -51,9 +51,9 @@ def _start():
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     names = globals()
     del names["_start"]
-    names["__file__"] = os.path.abspath(path)
+    names["__file__"] = os.path.join(os.getcwd(), path)
     names["__cached__"] = None
-    return compile(source, os.path.abspath(path), "exec", dont_inherit=True)
+    return compile(source, names["__file__"], "exec", dont_inherit=True)
 exec(_start())
 """
 

@@ -71,6 +71,10 @@ class SecureConfig:
         object.__setattr__(self, "digest", _checked_digest(algorithm, digest))
         object.__setattr__(self, "files", _checked_files(files))
 
+    def __repr__(self) -> str:
+        files = "" if self.files is None else f", files={list(self.files)!r}"
+        return f"SecureConfig({self.algorithm!r}, {self.digest.hex()!r}{files})"
+
     @classmethod
     def of(
         cls,
