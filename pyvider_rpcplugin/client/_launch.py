@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -63,7 +63,8 @@ class LaunchOptions:
 
     command: list[str] | None
     address: str | None
-    env: Mapping[str, str] | None
+    # What a caller gives to a plugin may be secret.
+    env: Mapping[str, str] | None = field(repr=False)
     inherit_env: bool | Collection[str]
     cwd: str | os.PathLike[str] | None
     stdin: Literal["null", "inherit"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,10 @@ class Echo(EchoBase):
                 text = str(os.getpid())
             case "loop":
                 text = "trio" if "trio" in sys.modules else "asyncio"
+            case "key":
+                from pyvider_rpcplugin.crypto import auto_certificate
+
+                text = auto_certificate().key_der.hex()
             case "seen":
                 text = " ".join(self.seen)
             case "peer":
@@ -104,7 +109,10 @@ def main() -> None:
     parser.add_argument("--standalone", action="store_true")
     parser.add_argument("--print-first", default="")
     parser.add_argument("--ignore-term", action="store_true")
+    parser.add_argument("--log", action="store_true")
     options = parser.parse_args()
+    if options.log:
+        logging.basicConfig(level=logging.DEBUG)
     if options.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(options.print_first, end="")
