@@ -126,7 +126,11 @@ class _Auto:
             hint = "Turn PLUGIN_AUTO_MTLS on in the plugin; off in the host means no protection."
             raise SecurityError(msg, hint, phase="handshake")
         own = self._own
-        return Credentials(lambda: auto_client_context(own, answer), pinned=answer)
+        try:
+            return Credentials(lambda: auto_client_context(own, answer), pinned=answer)
+        except SecurityError as error:
+            msg = "the certificate in the plugin's handshake line is none that can be read"
+            raise SecurityError(msg, error.hint, phase="handshake") from None
 
 
 class _Fixed:
