@@ -64,8 +64,6 @@ class Interop(EchoServicer):
 
     async def Unary(self, request: Any, context: Any) -> EchoReply:
         await self._metadata(context)
-        if request.text in COMPRESSIONS:
-            context.set_compression(COMPRESSIONS[request.text])
         await self._obey(request, context)
         return self._reply(request)
 
@@ -96,15 +94,23 @@ class Interop(EchoServicer):
 
 async def main(path: str) -> None:
     """Serve until stdin ends."""
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    server = grpc.aio.server(options=options)
-    add_EchoServicer_to_server(Interop(), server)
-    server.add_insecure_port(f"unix:{path}")
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    say(unix=path, tcp=f"127.0.0.1:{port}")
+    servers = []
+    addresses = {}
+    # What a handler says about compression counts only for streams; what a server says, for all.
+    for name, compression in ((None, None), *COMPRESSIONS.items()):
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        server = grpc.aio.server(options=options, compression=compression)
+        add_EchoServicer_to_server(Interop(), server)
+        if name is None:
+            server.add_insecure_port(f"unix:{path}")
+        port = server.add_insecure_port("127.0.0.1:0")
+        addresses[name or "tcp"] = f"127.0.0.1:{port}"
+        await server.start()
+        servers.append(server)
+    say(unix=path, **addresses)
     await line()
-    await server.stop(0)
+    for server in servers:
+        await server.stop(0)
 
 
 asyncio.run(main(sys.argv[1]))
