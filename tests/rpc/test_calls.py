@@ -314,8 +314,9 @@ async def test_metadata_goes_both_ways(link: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["request", "initial", "trailing", "message"])
-async def test_metadata_larger_than_the_peer_takes_costs_one_call(where: str) -> None:
-    big = {"key": "x" * 70_000}
+@pytest.mark.parametrize("what", ["long", "many"])
+async def test_metadata_larger_than_the_peer_takes_costs_one_call(where: str, what: str) -> None:
+    big = {"key": "x" * 70_000} if what == "long" else {str(n): "" for n in range(600)}
     proceed, other = anyio.Event(), anyio.Event()
 
     async def unary(stream: Any) -> None:
