@@ -257,6 +257,10 @@ class RPCPluginClient:
         if (self.command is None) == (self._address is None):
             msg = "a client needs either a command or an address"
             raise ConfigError(msg, phase="launch")
+        stdin: Any = self._stdin
+        if stdin not in {"null", "inherit"}:
+            msg = f"stdin is {stdin!r}: accepted is 'null' or 'inherit'"
+            raise ConfigError(msg, phase="launch")
         env: Any = self.config.get("env") or {}
         if not isinstance(env, Mapping):
             msg = f"config['env'] has to be a mapping of names to values, not {type(env).__name__}"

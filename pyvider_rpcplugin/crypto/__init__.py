@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyvider_rpcplugin.crypto._certificate import Certificate
     from pyvider_rpcplugin.crypto._identity import Identity, Roots, load_identity, load_roots
     from pyvider_rpcplugin.crypto._template import (
@@ -74,4 +76,6 @@ _HOMES = {
     "credentials": ("Credentials", "HostTLS", "Mode", "PluginTLS", "host_tls", "plugin_tls"),
 }
 
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

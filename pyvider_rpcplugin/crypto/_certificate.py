@@ -67,7 +67,7 @@ class Certificate:
         Raises:
             SecurityError: It is none.
         """
-        self.der = bytes(der)
+        self.der: bytes = bytes(der)
         try:
             self._read(x509.load_der_x509_certificate(self.der))
         except Exception:  # noqa: BLE001 - the library raises many kinds, all with the same meaning
@@ -76,14 +76,17 @@ class Certificate:
 
     def _read(self, found: x509.Certificate) -> None:
         self._x509 = found
-        self.subject = found.subject.rfc4514_string()
-        self.issuer = found.issuer.rfc4514_string()
-        self.serial_number = found.serial_number
+        self.subject: str = found.subject.rfc4514_string()
+        self.issuer: str = found.issuer.rfc4514_string()
+        self.serial_number: int = found.serial_number
         self.not_before: datetime = found.not_valid_before_utc
         self.not_after: datetime = found.not_valid_after_utc
+        self.key_type: str
+        self.key_size: int
+        self.curve: str | None
         self.key_type, self.key_size, self.curve = _describe(found.public_key())
-        self.sans = _sans(found)
-        self.is_ca = _is_ca(found)
+        self.sans: tuple[str, ...] = _sans(found)
+        self.is_ca: bool = _is_ca(found)
 
     @classmethod
     def from_der(cls, der: bytes) -> Certificate:

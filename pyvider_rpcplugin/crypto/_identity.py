@@ -34,7 +34,7 @@ class Identity:
     __slots__ = ("_key_pem", "chain")
 
     def __init__(self, chain: tuple[Certificate, ...], key_pem: bytes) -> None:
-        self.chain = chain
+        self.chain: tuple[Certificate, ...] = chain
         self._key_pem = key_pem
 
     @property
@@ -62,7 +62,7 @@ class Roots:
     __slots__ = ("certificates",)
 
     def __init__(self, certificates: tuple[Certificate, ...]) -> None:
-        self.certificates = certificates
+        self.certificates: tuple[Certificate, ...] = certificates
 
     @property
     def der(self) -> bytes:

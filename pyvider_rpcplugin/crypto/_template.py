@@ -168,10 +168,10 @@ class GeneratedCertificate:
     def __init__(
         self, der: bytes, key_der: bytes, *, curve: str, not_before: int, not_after: int
     ) -> None:
-        self.der = der
-        self.curve = curve
-        self.not_before = not_before
-        self.not_after = not_after
+        self.der: bytes = der
+        self.curve: str = curve
+        self.not_before: int = not_before
+        self.not_after: int = not_after
         self._key_der = key_der
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Credentials", "HostTLS", "Mode", "PluginTLS", "host_tls", "plugin_tls"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _SERVER_NAME = "localhost"
 
@@ -60,8 +60,8 @@ class Credentials:
         pinned: bytes | None = None,
         server_hostname: str = _SERVER_NAME,
     ) -> None:
-        self.pinned = pinned
-        self.server_hostname = server_hostname
+        self.pinned: bytes | None = pinned
+        self.server_hostname: str = server_hostname
         self._make = make
         self._files = tuple(file for file in files if file.path is not None)
         # Before the files are read: what changes meanwhile is noticed the next time.
@@ -126,7 +126,11 @@ class _Auto:
             hint = "Turn PLUGIN_AUTO_MTLS on in the plugin; off in the host means no protection."
             raise SecurityError(msg, hint, phase="handshake")
         own = self._own
-        return Credentials(lambda: auto_client_context(own, answer), pinned=answer)
+        try:
+            return Credentials(lambda: auto_client_context(own, answer), pinned=answer)
+        except SecurityError as error:
+            msg = "the certificate in the plugin's handshake line is none that can be read"
+            raise SecurityError(msg, error.hint, phase="handshake") from None
 
 
 class _Fixed:
@@ -195,9 +199,9 @@ class PluginTLS:
     def __init__(
         self, mode: Mode, credentials: Credentials | None, certificate: bytes | None = None
     ) -> None:
-        self.mode = mode
-        self.credentials = credentials
-        self.certificate = certificate
+        self.mode: Mode = mode
+        self.credentials: Credentials | None = credentials
+        self.certificate: bytes | None = certificate
 
 
 def plugin_tls(

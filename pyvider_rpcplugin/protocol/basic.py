@@ -83,7 +83,13 @@ async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any
         raise
     except Exception as exc:
         msg = f"{_kind(protocol)} could not register its service: {type(exc).__name__}: {exc}"
-        raise ProtocolError(msg, phase="serve") from exc
+        hint = None
+        if isinstance(exc, AttributeError) and exc.obj is server:
+            hint = (
+                "server.add_service(handler) is how; what grpcio generates calls its own server's "
+                "methods, what grpclib generates fits here"
+            )
+        raise ProtocolError(msg, hint, phase="serve") from exc
     if len(server.methods) == before:
         msg = f"{_kind(protocol)} registered no service: there would be nothing to serve"
         raise ProtocolError(

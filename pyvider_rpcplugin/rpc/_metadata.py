@@ -166,10 +166,16 @@ def new_metadata(values: MetadataLike = ()) -> Metadata:
 UNLIMITED = 2**32 - 1
 # What a header section holds besides metadata is far below that.
 _OTHER_FIELDS = 1024
+_MOST_FIELDS = 480
 
 
-def header_list_size(fields: Iterable[Field]) -> int:
-    """The size of a header section with `fields`, as peers count it (RFC 9113, section 6.5.2)."""
+def header_list_size(fields: Collection[Field]) -> int:
+    """The size of a header section with `fields`, as peers count it (RFC 9113, section 6.5.2).
+
+    Beyond every limit if there are so many fields that a peer like ours would end the connection.
+    """
+    if len(fields) > _MOST_FIELDS:
+        return UNLIMITED + 1
     return _OTHER_FIELDS + sum([len(name) + len(value) + 32 for name, value in fields])
 
 

@@ -147,6 +147,7 @@ async def test_a_wrong_cookie_names_the_variable_and_never_the_value() -> None:
         (None, {}),
         (["x"], {"address": "127.0.0.1:1"}),
         (["x"], {"config": {"PLUGIN_HANDSHAKE_TIMEOUT": "soon"}}),
+        (["x"], {"stdin": "tty"}),
         (["x"], {"config": {"env": ["A=1"]}}),
         (["x"], {"config": "PLUGIN_HANDSHAKE_TIMEOUT=3"}),
         (["x"], {"env": {"A=": "1"}}),

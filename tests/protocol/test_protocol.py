@@ -7,7 +7,7 @@ from grpclib.const import Cardinality, Handler
 
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol import BasicProtocol, RPCPluginProtocol, register
-from tests.protos import echo_grpc, echo_pb2
+from tests.protos import echo_grpc, echo_pb2, echo_pb2_grpc
 
 
 class Registry:
@@ -70,6 +70,14 @@ async def test_a_failing_add_function_is_a_protocol_error_with_its_cause() -> No
     with pytest.raises(ProtocolError, match="could not register") as caught:
         await register(Registry(), BasicProtocol("x", None, add), Echo())
     assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.hint is None
+
+
+async def test_what_grpcio_generated_is_refused_with_what_fits_instead() -> None:
+    protocol = BasicProtocol("Echo", None, echo_pb2_grpc.add_EchoServicer_to_server)
+    with pytest.raises(ProtocolError, match="could not register") as caught:
+        await register(Registry(), protocol, echo_pb2_grpc.EchoServicer())
+    assert "server.add_service(handler)" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("module", [echo_pb2, echo_grpc])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -183,15 +184,31 @@ async def test_the_status_that_a_handler_raises_reaches_the_caller(method: str) 
 
 async def test_an_exception_of_a_handler_is_unknown_and_names_its_kind(caplog: Any) -> None:
     async def unary(stream: Any) -> None:
-        msg = "surprise \udcff"
+        msg = "surprise"
         raise LookupError(msg)
 
     async with linked(Echo(Unary=unary)) as ours:
         with pytest.raises(GRPCError) as caught:
             await ours.stub.Unary(EchoRequest())
         assert caught.value.status is Status.UNKNOWN
-        assert caught.value.message == "LookupError: surprise ?"
+        assert caught.value.message == "LookupError: surprise"
         assert "rpc.handler.failed" in caplog.text
+        await ours.check_nothing_is_left()
+
+
+async def test_an_exception_may_say_what_cannot_be_encoded(monkeypatch: Any) -> None:
+    # Reports of the test run could not say it either.
+    monkeypatch.setattr(logging.getLogger("pyvider_rpcplugin.rpc._server"), "disabled", True)
+
+    async def unary(stream: Any) -> None:
+        raise FileNotFoundError("\udcff" + 5000 * "x")
+
+    async with linked(Echo(Unary=unary)) as ours:
+        with pytest.raises(GRPCError) as caught:
+            await ours.stub.Unary(EchoRequest())
+        assert caught.value.message is not None
+        assert caught.value.message.startswith("FileNotFoundError: ?xxx")
+        assert len(caught.value.message) < 2000
         await ours.check_nothing_is_left()
 
 
@@ -297,8 +314,9 @@ async def test_metadata_goes_both_ways(link: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["request", "initial", "trailing", "message"])
-async def test_metadata_larger_than_the_peer_takes_costs_one_call(where: str) -> None:
-    big = {"key": "x" * 70_000}
+@pytest.mark.parametrize("what", ["long", "many"])
+async def test_metadata_larger_than_the_peer_takes_costs_one_call(where: str, what: str) -> None:
+    big = {"key": "x" * 70_000} if what == "long" else {str(n): "" for n in range(600)}
     proceed, other = anyio.Event(), anyio.Event()
 
     async def unary(stream: Any) -> None:
