@@ -78,7 +78,7 @@ def _calls(calls: CallResults) -> list[str]:
             row.append(_reached([medians.get(peer) for peer in OURS], workload.goals, base))
         row.append(" / ".join(_by_round(calls.rates[name], peer) for peer in OURS))
         ratios.append(row)
-    parts = [table(rates), table(ratios), *_beside_grpclib(calls)]
+    parts = [table(rates), table(ratios), *_over_tls(calls), *_beside_grpclib(calls)]
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
     if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
         base = one_caller.get(BASELINE)
@@ -106,6 +106,25 @@ def _by_round(rates: Mapping[str, Sequence[float]], peer: str) -> str:
     return f"{min(ratios):.1f}-{max(ratios):.1f}" if ratios else NOTHING
 
 
+def _over_tls(calls: CallResults) -> list[str]:
+    """What encryption costs: the rates over TLS, times those without."""
+    pairs = [(f"ours-tls-{loop}", f"ours-{loop}") for loop in ("asyncio", "trio")]
+    rows = [["over TLS, times plain", *(name for name, _ in pairs), "goal", "reached"]]
+    for name in calls.rates:
+        workload = WORKLOADS[name]
+        medians = [[calls.median(name, peer) for peer in pair] for pair in pairs]
+        if not any(tls for tls, _ in medians):
+            continue
+        row = [workload.title, *(ratio(tls, plain) for tls, plain in medians)]
+        if (goal := workload.tls_goal) is None:
+            row += ["", ""]
+        else:
+            row.append(f"{goal:g}")
+            row.append(" / ".join(_reached([tls], [goal], plain) for tls, plain in medians))
+        rows.append(row)
+    return [table(rows)] if len(rows) > 1 else []
+
+
 def _beside_grpclib(calls: CallResults) -> list[str]:
     ours, other = (calls.median("unary_64", name) for name in ("ours-asyncio", "grpclib"))
     if ours is None or other is None:
@@ -127,11 +146,11 @@ def _startup(samples: Samples) -> list[str]:
     names = [name for name in STARTERS if samples.values.get(name)]
     others = ["grpcio", "pyvider-rpcplugin-0.5.5", FLOOR]
     beside = [f"x {name}" for name in others]
-    rows = [["start to first reply, plain", "ms", "again, ms", *beside, "at most", "reached"]]
+    rows = [["start to first reply", "ms", "again, ms", *beside, "at most", "reached"]]
     memory = [["idle plugin after a call", "RSS MiB", "PSS MiB"]]
     for name in names:
         first = samples.median(name, "first")
-        firsts = {other: samples.median(other, "first") for other in others}
+        firsts = {other: samples.median(other, "first") for other in STARTERS}
         goals = STARTERS[name].goals
         rows.append(
             [

@@ -35,6 +35,7 @@ class Starter(NamedTuple):
     arguments: tuple[str, ...] = ()
     goals: tuple[tuple[str, float], ...] = ()
     """At most so many times the time of the other."""
+    auto_mtls: bool = False
 
 
 STARTERS = {
@@ -53,6 +54,20 @@ STARTERS = {
             "ours",
             arguments=("trio",),
             goals=(("grpcio", 2.0), ("pyvider-rpcplugin-0.5.5", 0.6)),
+        ),
+        Starter(
+            "ours-tls-asyncio",
+            "ours",
+            arguments=("asyncio",),
+            goals=(("ours-asyncio", 1.25),),
+            auto_mtls=True,
+        ),
+        Starter(
+            "ours-tls-trio",
+            "ours",
+            arguments=("trio",),
+            goals=(("ours-trio", 1.25),),
+            auto_mtls=True,
         ),
         Starter("pyvider-rpcplugin-0.5.5", "pyvider", "pyvider"),
         Starter("python-plugin-0.1.0", "pyplugin", "pyplugin"),
@@ -122,8 +137,9 @@ def measure_startup(
             host, plugin = (str(scripts / f"{starter.script}_{x}.py") for x in ("host", "plugin"))
             command = [python, host, python, plugin, *starter.arguments]
             try:
-                # Those that can do TLS are told not to here: the others cannot.
-                value = run_script(command, stage, PLUGIN_AUTO_MTLS="false")
+                # Others cannot do TLS, so those that can are told not to, mostly.
+                auto_mtls = "true" if starter.auto_mtls else "false"
+                value = run_script(command, stage, PLUGIN_AUTO_MTLS=auto_mtls)
             except ScriptError as error:
                 samples.failures[starter.name] = str(error)
                 continue

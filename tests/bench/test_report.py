@@ -53,3 +53,20 @@ def test_what_was_not_measured_leaves_a_gap_and_no_error() -> None:
     text = as_text(Results({}, calls=CallResults({"ping_pong": {}}, {}, {}), startup=startup))
     [row] = [line for line in text.splitlines() if line.startswith("grpcio  ") and "100.0" in line]
     assert row.split() == ["grpcio", "100.0", "90.0", "1.00", "-", "-"]
+
+
+def test_what_tls_costs_stands_beside_its_goals() -> None:
+    plain = {"ours-asyncio": [100.0], "ours-trio": [100.0]}
+    tls = {"ours-tls-asyncio": [85.0], "ours-tls-trio": [79.0]}
+    calls = CallResults({"unary_64": plain | tls, "ping_pong": plain}, {}, {})
+    text = as_text(Results({}, calls=calls))
+    [row] = [line for line in text.splitlines() if line.endswith("yes / NO")]
+    assert row.split()[-6:] == ["0.85", "0.79", "0.8", "yes", "/", "NO"]
+    seconds = {"ours-asyncio": 0.4, "ours-tls-asyncio": 0.5}
+    values = {
+        name: [{"first": value, "again": value, "rss_kib": 1, "pss_kib": 1}]
+        for name, value in seconds.items()
+    }
+    text = as_text(Results({}, startup=Samples(values, {})))
+    [row] = [line for line in text.splitlines() if line.startswith("ours-tls-asyncio  ")][:1]
+    assert row.endswith("1.25 x ours-asyncio      yes")

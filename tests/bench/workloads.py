@@ -33,6 +33,8 @@ class Workload(NamedTuple):
     """A peer without streams can do it."""
     goals: tuple[float, float] | None = None
     """What we aim at on asyncio and on trio, times the baseline."""
+    tls_goal: float | None = None
+    """What we aim at over TLS, times what we have without."""
 
 
 async def _one_caller(caller: Caller, count: int) -> None:
@@ -72,6 +74,7 @@ WORKLOADS = {
             warm_up=640,
             step=64,
             goals=(3, 2.5),
+            tls_goal=0.8,
         ),
         Workload(
             "unary_1",
@@ -81,6 +84,7 @@ WORKLOADS = {
             warm_up=200,
             calls_only=True,
             goals=(1.7, 1.5),
+            tls_goal=0.7,
         ),
         Workload(
             "ping_pong",

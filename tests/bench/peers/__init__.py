@@ -53,6 +53,8 @@ PEERS = {
     for peer in [
         Peer("ours-asyncio", "ours", "asyncio", distributions=("pyvider-rpcplugin", "anyio")),
         Peer("ours-trio", "ours", "trio", distributions=("pyvider-rpcplugin", "trio")),
+        Peer("ours-tls-asyncio", "ours_tls", "asyncio"),
+        Peer("ours-tls-trio", "ours_tls", "trio"),
         Peer(BASELINE, "grpcio", "asyncio", distributions=("grpcio", "protobuf")),
         Peer("grpclib", "grpclib", "asyncio", distributions=("grpclib", "h2", "hpack")),
         Peer("purerpc-asyncio", "purerpc", "asyncio", "purerpc", ("purerpc", "anyio")),

@@ -1,4 +1,7 @@
-"""Starts a plugin of ours. The last word of the plugin's command is the loop, for both sides."""
+"""Starts a plugin of ours. The last word of the plugin's command is the loop, for both sides.
+
+Whether they use TLS is in the environment.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ async def main() -> None:
     memory: dict[str, int] = {}
     for _ in range(2):
         start = time.perf_counter()
-        async with plugin_client(sys.argv[1:], config={"PLUGIN_AUTO_MTLS": False}) as client:
+        async with plugin_client(sys.argv[1:]) as client:
             reply = await client.stub(EchoStub).Unary(Message(data=b"x"))
             assert reply.data == b"x"
             seconds.append(time.perf_counter() - start)
