@@ -7,7 +7,6 @@ plugins, two files beside the socket carry here.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-
 from typing import TYPE_CHECKING, Any
 
 import anyio
