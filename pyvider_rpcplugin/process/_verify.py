@@ -24,13 +24,15 @@ import anyio.to_thread
 
 from pyvider_rpcplugin.exception import ConfigError, SecurityError
 from pyvider_rpcplugin.process._diagnose import check_command, explain
-from pyvider_rpcplugin.process.checksum import SecureConfig, file_digest, open_file
+from pyvider_rpcplugin.process._hash import file_digest, open_file
 
 if sys.platform.startswith("linux"):
     import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from pyvider_rpcplugin.process.checksum import SecureConfig
 
 # Whether files can be executed, and handed over, by their descriptors.
 _EXACT = sys.platform.startswith("linux") and os.path.exists("/proc/self/fd")

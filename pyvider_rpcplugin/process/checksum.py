@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import stat
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, final
+from typing import TYPE_CHECKING, final
 
 from pyvider_rpcplugin.exception import ConfigError, SecurityError
+from pyvider_rpcplugin.process._hash import combined, file_digest, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ _ALGORITHMS = (
     "blake2b",
     "blake2s",
 )
-_CHUNK = 1 << 20
 
 
 @final
@@ -121,45 +120,6 @@ class SecureConfig:
             msg = f"the plugin's files do not have the {self.algorithm} checksum that they should"
             hint = "They were changed after the checksum was taken, or it is that of other files."
             raise SecurityError(msg, hint, phase="launch")
-
-
-def open_file(path: str) -> IO[bytes]:
-    """Open a file to hash.
-
-    Raises:
-        SecurityError: It cannot be read, or is no regular file.
-    """
-    try:
-        # A pipe must not make the host wait for who writes into it.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise _unreadable(path, reason) from None
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise _unreadable(path, "it is no regular file")
-    return open(number, "rb", buffering=0)
-
-
-def _unreadable(path: str, reason: str) -> SecurityError:
-    msg = f"cannot take the checksum of {path}: {reason}"
-    return SecurityError(msg, "Each file that is checked has to be readable.", phase="launch")
-
-
-def file_digest(file: IO[bytes], algorithm: str) -> bytes:
-    """Hash a file from its beginning. Takes time: to be done in a thread."""
-    hashed = hashlib.new(algorithm)
-    file.seek(0)
-    while chunk := file.read(_CHUNK):
-        hashed.update(chunk)
-    return hashed.digest()
-
-
-def combined(digests: Sequence[bytes], algorithm: str) -> bytes:
-    """The one digest for all files."""
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.new(algorithm, b"".join(digests)).digest()
 
 
 def _check_algorithm(algorithm: object) -> None:

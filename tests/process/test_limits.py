@@ -90,8 +90,8 @@ async def test_who_computes_for_too_long_is_ended() -> None:
 
 async def test_processes_beyond_the_limit_cannot_be_started() -> None:
     # The limit does not bind root.
-    code = "import os, resource\n" + "os.setuid(65534)\n" * (os.geteuid() == 0)
-    code += when_limited("RLIMIT_NPROC", "os.fork()")
+    become_another = "os.setuid(65534)\n" * (os.geteuid() == 0)
+    code = when_limited("RLIMIT_NPROC", f"import os\n{become_another}os.fork()")
     status, stderr = await run(code, ResourceLimits(processes=1))
     assert status == 1
     assert "BlockingIOError" in stderr
