@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyvider_rpcplugin.process._process import PluginProcess, start_process
     from pyvider_rpcplugin.process._verify import Checked, checked
     from pyvider_rpcplugin.process.checksum import SecureConfig
@@ -28,4 +30,6 @@ _HOMES = {
     "limits": ("ResourceLimits",),
 }
 
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())
