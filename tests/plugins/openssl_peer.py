@@ -127,8 +127,9 @@ def call(connection: ssl.SSLSocket, path: str, message: bytes) -> tuple[str, byt
     h2c.send_headers(1, fields)
     h2c.send_data(1, framed(message), end_stream=True)
     body = b""
+    # All at once: who was asked to shut down does not wait for more.
+    connection.sendall(h2c.data_to_send())
     while True:
-        connection.sendall(h2c.data_to_send())
         data = connection.recv(65536)
         if not data:
             raise ConnectionError
