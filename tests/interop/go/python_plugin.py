@@ -1,0 +1,101 @@
+"""A plugin for hosts written in Go: the same service as that of the plugin in Go."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+import anyio
+from grpclib import GRPCError, Status
+
+from pyvider_rpcplugin import plugin_server
+from tests.interop.go.proto.peer_grpc import PeerBase
+from tests.interop.go.proto.peer_pb2 import Key, Nothing, Pair
+
+logger = logging.getLogger("interop")
+LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
+
+
+class Peer(PeerBase):
+    def __init__(self) -> None:
+        self.pairs: dict[str, bytes] = {}
+
+    async def Put(self, stream):
+        pair = await stream.recv_message()
+        self.pairs[pair.key] = pair.value
+        await stream.send_message(Nothing())
+
+    async def Get(self, stream):
+        key = (await stream.recv_message()).key
+        if key not in self.pairs:
+            raise GRPCError(Status.NOT_FOUND, f'no key "{key}"')
+        await stream.send_message(Pair(key=key, value=self.pairs[key], version=1))
+
+    async def Repeat(self, stream):
+        request = await stream.recv_message()
+        for _ in range(request.count):
+            await stream.send_message(request.pair)
+        if request.hang:
+            await anyio.sleep_forever()
+
+    async def Collect(self, stream):
+        keys = [pair.key async for pair in stream]
+        await stream.send_message(Key(key=" ".join(keys)))
+
+    async def Echo(self, stream):
+        async for pair in stream:
+            await stream.send_message(pair)
+
+    async def Fail(self, stream):
+        failure = await stream.recv_message()
+        raise GRPCError(Status(failure.code), failure.message)
+
+    async def Crash(self, stream):
+        how = (await stream.recv_message()).key
+        match how:
+            case "exit":
+                os._exit(3)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+        raise GRPCError(Status.INVALID_ARGUMENT, f'no such crash: "{how}"')
+
+    async def Print(self, stream):
+        request = await stream.recv_message()
+        sys.stdout.write(request.stdout.decode())
+        sys.stderr.write(request.stderr.decode())
+        await stream.send_message(Nothing())
+
+    async def Log(self, stream):
+        request = await stream.recv_message()
+        logger.log(LEVELS[request.level], request.message, extra=dict(request.fields))
+        await stream.send_message(Nothing())
+
+    async def CallBack(self, stream):
+        raise GRPCError(Status.UNIMPLEMENTED, "there is no broker yet")
+
+    async def OpenBack(self, stream):
+        raise GRPCError(Status.UNIMPLEMENTED, "there is no broker yet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", default="asyncio")
+    parser.add_argument("--versions", default="1")
+    options = parser.parse_args()
+    server = plugin_server(
+        handler=Peer(),
+        protocol_versions=options.versions,
+        magic_cookie_key="INTEROP_COOKIE",
+        magic_cookie_value="interop",
+    )
+    server.run(backend=options.loop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A host in Go with a plugin in Python."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from .programs import FOLDER, Report, python_plugin, run_host
+
+# The programs are built in a fixture, which may take longer than a test.
+pytestmark = [
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+]  # fmt: skip
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The plugin's event loop."""
+    name: str = request.param
+    return name
+
+
+def ended_well(report: Report) -> bool:
+    """Whether the plugin ended by itself when it was asked to, with nothing to complain about."""
+    return (report.exit, report.was_forced, report.complaints) == ("exit status 0", False, [])
+
+
+def test_calls_of_every_kind(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(
+        go_programs, python_plugin(loop), "ping", "kv", "missing", "fail", "repeat", "collect",
+        "echo", "deadline", mtls=mtls,
+    )  # fmt: skip
+    assert report.error == ""
+    assert report.version == 1
+    assert report.results == {
+        "ping": "pong", "kv": 1, "missing": None, "repeat": 100, "collect": "a b c",
+        "echo": "a b c",
+    }  # fmt: skip
+    statuses = {name: error["code"] for name, error in report.errors.items()}
+    assert statuses == {
+        "missing": "NotFound", "fail": "FailedPrecondition", "deadline": "DeadlineExceeded"
+    }  # fmt: skip
+    assert report.errors["missing"]["message"] == 'no key "no such key"'
+    assert report.errors["fail"]["message"] == "nicht möglich: 100 %"
+    assert ended_well(report)
+
+
+def test_large_messages_and_two_hundred_calls_at_once(
+    go_programs: Path, loop: str, mtls: bool
+) -> None:
+    report = run_host(go_programs, python_plugin(loop), "many", "large", mtls=mtls)
+    assert (report.error, report.errors) == ("", {})
+    assert report.results == {"many": 200, "large": 64 << 20}
+    assert ended_well(report)
+
+
+def test_the_plugin_is_gone_in_time_though_a_call_runs(
+    go_programs: Path, loop: str, mtls: bool
+) -> None:
+    # The host itself waits two seconds, and says so when they were not enough.
+    report = run_host(go_programs, python_plugin(loop), "stopped", mtls=mtls)
+    assert report.results == {"stopped": True}
+    assert report.errors["stopped"]["code"] in {"Canceled", "Unavailable"}
+    assert ended_well(report)
+
+
+def test_a_plugin_killed_in_the_middle_of_a_call(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, python_plugin(loop), "killed", mtls=mtls)
+    assert report.results == {"killed": True}
+    assert report.errors["killed"]["code"] == "Unavailable"
+    assert report.exit == "signal: killed"
+    # It could not tidy up. The next one does.
+    assert list(Path(tempfile.gettempdir()).iterdir())
+    assert ended_well(run_host(go_programs, python_plugin(loop), mtls=mtls))
+    assert not list(Path(tempfile.gettempdir()).iterdir())
+
+
+def test_a_plugin_that_exits_in_the_middle_of_a_call(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), "crash-exit", mtls=True)
+    assert report.results == {"crash-exit": True}
+    assert report.errors["crash-exit"]["code"] == "Unavailable"
+    assert report.exit == "exit status 3"
+    run_host(go_programs, python_plugin(loop))
+
+
+@pytest.mark.parametrize(
+    ("offered", "served", "chosen"),
+    [("1", "1,2", 1), ("2", "1,2", 2), ("2,1", "1,2", 2), ("1,2", "1", 1), ("1,2,3", "2", 2)],
+)
+def test_the_highest_version_that_both_have(
+    go_programs: Path, loop: str, offered: str, served: str, chosen: int
+) -> None:
+    report = run_host(go_programs, python_plugin(loop, "--versions", served), versions=offered)
+    assert (report.error, report.version) == ("", chosen)
+    assert ended_well(report)
+
+
+def test_no_version_that_both_have(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop, "--versions", "1,2"), versions="3")
+    # The plugin names its lowest one, and the host refuses it.
+    assert "Plugin version: 1, Client versions: [3]" in report.error
+    run_host(go_programs, python_plugin(loop))
+
+
+def test_a_wrong_cookie(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), cookie="another")
+    assert "Failed to read any lines from plugin's stdout" in report.error
+    assert report.exit == "exit status 1"
+    said = " ".join(line["@message"] for line in report.log)
+    assert "INTEROP_COOKIE" in said
+    assert "another" not in said
+
+
+@pytest.mark.parametrize("curve", ["secp256r1", "secp384r1", "secp521r1"])
+def test_certificates_of_every_curve(
+    go_programs: Path, loop: str, curve: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUGIN_CERT_CURVE", curve)
+    report = run_host(go_programs, python_plugin(loop), "kv", mtls=True)
+    assert (report.error, report.results) == ("", {"kv": 1})
+    assert ended_well(report)
+
+
+def test_a_plugin_that_insists_on_tls_refuses_a_host_without(
+    go_programs: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUGIN_AUTO_MTLS", "required")
+    report = run_host(go_programs, python_plugin(loop))
+    assert "Failed to read any lines from plugin's stdout" in report.error
+    assert report.exit == "exit status 1"
+
+
+def test_a_program_is_run_only_if_its_checksum_is_right(
+    go_programs: Path, loop: str, tmp_path: Path
+) -> None:
+    # With a script in place of the interpreter, so that it is the plugin whose checksum is looked
+    # at; and without arguments, since the first line of a script takes none.
+    program = tmp_path / "plugin"
+    command = python_plugin(loop)
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, runpy\nsys.argv[1:] = {command[2:]!r}\n"
+        f"runpy.run_path({str(FOLDER / 'python_plugin.py')!r}, run_name='__main__')\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    checksum = hashlib.sha256(program.read_bytes()).hexdigest()
+    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
+    assert (report.error, report.results) == ("", {"ping": "pong"})
+    assert ended_well(report)
+    program.write_text(program.read_text() + "\n")
+    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
+    assert report.error == "checksums did not match"
+    assert report.exit == ""
