@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .factories import plugin_client, plugin_protocol, plugin_server
     from .protocol.base import RPCPluginProtocol
     from .server import RPCPluginServer
+    from .services import context
     from .transport import TCPSocketTransport, UnixSocketTransport
     from .types import (
         TRANSPORT_TYPES,
@@ -65,6 +66,7 @@ __all__ = [
     "UnixSocketTransport",
     "__version__",
     "configure",
+    "context",
     "plugin_client",
     "plugin_protocol",
     "plugin_server",
@@ -85,6 +87,7 @@ _HOMES = {
     "factories": ("plugin_client", "plugin_protocol", "plugin_server"),
     "protocol.base": ("RPCPluginProtocol",),
     "server": ("RPCPluginServer",),
+    "services": ("context",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),
     "types": (
         "TRANSPORT_TYPES",

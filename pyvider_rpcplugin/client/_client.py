@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin._tasks import AnyTaskGroup
     from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.services import Broker
 
 T = TypeVar("T")
 
@@ -157,6 +158,20 @@ class RPCPluginClient:
     def grpc_channel(self) -> Channel | None:
         """The channel to the plugin: None before the start and after the stop."""
         return self._launch.channel if self._launch is not None else None
+
+    @property
+    def broker(self) -> Broker:
+        """What makes more connections between this host and its plugin, in both directions.
+
+        Raises:
+            RPCPluginError: The client is not running, or the plugin was not started by it.
+        """
+        self._current_channel()
+        broker = self._launch.broker if self._launch is not None else None
+        if broker is None:
+            msg = f"there is no broker to {self.name}: it was not started by this host"
+            raise RPCPluginError(msg, phase="broker")
+        return broker
 
     def stub(self, stub_class: Callable[[grpclib.client.Channel], T]) -> T:
         """Make a stub that calls this plugin.

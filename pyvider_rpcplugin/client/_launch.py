@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
     from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
@@ -74,6 +75,7 @@ class Launch:
 
     Attributes:
         channel: What calls go through, as soon as it is up.
+        broker: What makes more connections, at the same time.
         exit: How the plugin has ended, once it has.
         exited: Set at the same time.
     """
@@ -84,6 +86,7 @@ class Launch:
         self.name = name
         self.settings = settings
         self.channel: Channel | None = None
+        self.broker: Broker | None = None
         self.record: HandshakeRecord | None = None
         self.pid: int | None = None
         self.exit: PluginExit | None = None
@@ -145,7 +148,7 @@ class Launch:
                         link = _Link(
                             _transport_of(record), self._credentials(tls, record, process), process
                         )
-                        await self._serve_process(session, process, record, link, retries)
+                        await self._serve_process(session, process, record, link, settings, retries)
         finally:
             if self.record is not None and self.record.network == "unix":
                 remove_dead_socket(self.record.address)
@@ -216,6 +219,7 @@ class Launch:
         process: PluginProcess,
         record: HandshakeRecord,
         link: _Link,
+        settings: Settings,
         retries: Retries,
     ) -> None:
         channel = self._make_channel(link)
@@ -223,10 +227,14 @@ class Launch:
             async with anyio.create_task_group() as tg:
                 tg.start_soon(process.drain_stdout)
                 await self._connect(tg, link, channel, record.address, process, retries)
-                self.channel = channel
+                broker = link.broker(record, settings)
+                await tg.start(broker.run)
+                tg.start_soon(broker.keep_conversation, channel)
+                self.channel, self.broker = channel, broker
                 session.started(None)
                 await _first(session.stop_requested, process.exited)
                 if process.exited.is_set():
+                    broker.refuse(f"is closed: the plugin {process.exit.describe()}")
                     self._log.warning("plugin %s %s", self.name, process.exit.describe())
                 else:
                     await process.shutdown(
@@ -324,7 +332,7 @@ class Launch:
 
 def load_engine(mode: Mode) -> None:
     """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
-    names = ["rpc._channel", "transport._choose"]
+    names = ["rpc._channel", "services.broker", "transport._choose"]
     if mode is not Mode.PLAIN:
         names += ["crypto.contexts", "transport._tls"]
     for name in names:
@@ -379,6 +387,12 @@ class _Link:
     async def explain_loss(self) -> PluginExit | None:
         """Say how the plugin ended, if it has; otherwise it may be connected to again."""
         return None if self._process is None else await _exit_of(self._process)
+
+    def broker(self, record: HandshakeRecord, settings: Settings) -> Broker:
+        """Make the broker for more connections like the ones made here."""
+        from pyvider_rpcplugin.services import host_broker  # noqa: PLC0415 - see load_engine
+
+        return host_broker(record, settings, self._credentials, self.explain_loss)
 
     async def run(self, channel: Channel, *, task_status: TaskStatus[None]) -> None:
         """Run the channel, and note when it has ended."""

@@ -24,7 +24,7 @@ from ._connection import RPCConnection
 from ._metadata import UNLIMITED, Deadline, current_deadline, header_list_size
 from ._options import RPCOptions
 from ._request import Refusal, request_head
-from ._server_stream import ServerStream
+from ._server_stream import ServerStream, current_call
 from ._status import CallStatus, status_fields
 
 if TYPE_CHECKING:
@@ -357,6 +357,7 @@ class _ServerConnection:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
         status: CallStatus | None = None
         ended = _ENDED
+        current_call.set(call)
         try:
             if call.cancel_status is not None:
                 pass  # It was given up before it had begun.

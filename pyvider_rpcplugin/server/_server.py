@@ -34,6 +34,8 @@ from pyvider_rpcplugin.services import (
     ControllerService,
     HealthService,
     apply_log_level,
+    current_broker,
+    plugin_broker,
     rpc_options,
 )
 
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import Literal
 
+    from anyio.abc import TaskStatus
+
     from pyvider_rpcplugin.crypto import Credentials, PluginTLS
+    from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
 logger = logging.getLogger(__name__)
@@ -285,7 +290,8 @@ class RPCPluginServer:
         else:
             apply_log_level("plugin")
         tls = plugin_tls(settings, self._tls, standalone=self.standalone)
-        rpc = Server(options=rpc_options(settings))
+        options = rpc_options(settings)
+        rpc = Server(options=options)
         self._health.start()
         await register(rpc, self.protocol, self.handler)
         if settings.health_service_enabled:
@@ -301,9 +307,14 @@ class RPCPluginServer:
             async with listening(self._place, settings) as (network, plain):
                 listener = _secured(plain, tls.credentials, settings)
                 self._address = listener.address
+                broker = None
+                if not self.standalone:
+                    broker = plugin_broker(network, listener.address, settings, tls.credentials)
+                    rpc.add_service(broker)
                 try:
                     await self._accept(
                         rpc,
+                        broker,
                         settings,
                         session,
                         network,
@@ -319,6 +330,7 @@ class RPCPluginServer:
     async def _accept(
         self,
         rpc: Server,
+        broker: Broker | None,
         settings: Settings,
         session: Session[str],
         network: Any,
@@ -330,7 +342,9 @@ class RPCPluginServer:
     ) -> None:
         with unwrapped():
             async with anyio.create_task_group() as tg:
-                await tg.start(rpc.serve, listener)
+                if broker is not None:
+                    await tg.start(broker.run)
+                await tg.start(_serve_calls, rpc, listener, broker)
                 if arrivals is not None:
                     tg.start_soon(_stop_at_signal, arrivals, session)
                 if settings.shutdown_file_path:
@@ -347,6 +361,8 @@ class RPCPluginServer:
                 self._health.stop()
                 # Whoever connects from now on is refused, and not left waiting for an answer.
                 await listener.aclose()
+                if broker is not None:
+                    tg.start_soon(broker.stop, "is closing: the plugin stops")
                 await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
                 tg.cancel_scope.cancel()
 
@@ -368,6 +384,14 @@ class RPCPluginServer:
             multiplex=False if settings.multiplex_requested else None,
         )
         write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+async def _serve_calls(
+    rpc: Server, listener: StreamListener, broker: Broker | None, *, task_status: TaskStatus[None]
+) -> None:
+    """Serve, and let handlers find the broker."""
+    current_broker.set(broker)
+    await rpc.serve(listener, task_status=task_status)
 
 
 def _secured(
