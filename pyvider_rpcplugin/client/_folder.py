@@ -62,7 +62,8 @@ def socket_folder(parent: str, group: str = "") -> Generator[str | None]:
             let_group_in(folder, group_number(group), 0o770)
         yield folder
     finally:
-        remove(folder)
+        with contextlib.suppress(OSError):
+            remove(folder)
         os.close(lock)
 
 
