@@ -296,13 +296,17 @@ class Broker:
                     _START_STREAM, Cardinality.STREAM_STREAM, ConnInfo, Heard
                 ) as stream:
                     await stream.send_request()
-                    if not await self._talk(stream):
+                    if await self._talk(stream):
+                        await stream.end()
+                    else:
                         await stream.cancel()
             except GRPCError as exc:
                 if exc.status is Status.UNIMPLEMENTED:
                     self.refuse("does not exist: the other side serves none")
                     return
                 logger.debug("broker.control.lost reason=%s", exc)
+            except Exception:  # boundary: the connection has other uses
+                logger.exception("broker.control.failed")
             await anyio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
