@@ -73,7 +73,9 @@ class Peer(PeerBase):
 
     async def Log(self, stream):
         request = await stream.recv_message()
-        logger.log(LEVELS[request.level], request.message, extra=dict(request.fields))
+        logger.log(
+            LEVELS[request.level], request.message, extra={f.name: f.value for f in request.fields}
+        )
         await stream.send_message(Nothing())
 
     async def CallBack(self, stream):

@@ -291,10 +291,9 @@ func (s *session) print() (any, error) {
 func (s *session) log() (any, error) {
 	ctx, cancel := bounded()
 	defer cancel()
+	fields := []*pb.Field{{Name: "answer", Value: "42"}}
 	for _, level := range []string{"trace", "debug", "info", "warn", "error"} {
-		_, err := s.Log(ctx, &pb.LogRequest{
-			Level: level, Message: "a line of " + level, Fields: map[string]string{"answer": "42"},
-		})
+		_, err := s.Log(ctx, &pb.LogRequest{Level: level, Message: "a line of " + level, Fields: fields})
 		if err != nil {
 			return nil, err
 		}

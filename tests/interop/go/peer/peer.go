@@ -175,8 +175,8 @@ func (s *peerServer) Print(_ context.Context, request *pb.PrintRequest) (*pb.Not
 
 func (s *peerServer) Log(_ context.Context, request *pb.LogRequest) (*pb.Nothing, error) {
 	var fields []any
-	for name, value := range request.Fields {
-		fields = append(fields, name, value)
+	for _, field := range request.Fields {
+		fields = append(fields, field.Name, field.Value)
 	}
 	s.logger.Log(hclog.LevelFromString(request.Level), request.Message, fields...)
 	return &pb.Nothing{}, nil

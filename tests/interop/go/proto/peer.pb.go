@@ -333,7 +333,7 @@ type LogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Fields        map[string]string      `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Fields        []*Field               `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,11 +382,63 @@ func (x *LogRequest) GetMessage() string {
 	return ""
 }
 
-func (x *LogRequest) GetFields() map[string]string {
+func (x *LogRequest) GetFields() []*Field {
 	if x != nil {
 		return x.Fields
 	}
 	return nil
+}
+
+type Field struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Field) Reset() {
+	*x = Field{}
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Field) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Field) ProtoMessage() {}
+
+func (x *Field) ProtoReflect() protoreflect.Message {
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Field.ProtoReflect.Descriptor instead.
+func (*Field) Descriptor() ([]byte, []int) {
+	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Field) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Field) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 type Service struct {
@@ -398,7 +450,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[7]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +462,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[7]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +475,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{7}
+	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Service) GetId() uint32 {
@@ -443,7 +495,7 @@ type Terms struct {
 
 func (x *Terms) Reset() {
 	*x = Terms{}
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[8]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +507,7 @@ func (x *Terms) String() string {
 func (*Terms) ProtoMessage() {}
 
 func (x *Terms) ProtoReflect() protoreflect.Message {
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[8]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +520,7 @@ func (x *Terms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terms.ProtoReflect.Descriptor instead.
 func (*Terms) Descriptor() ([]byte, []int) {
-	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{8}
+	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Terms) GetFirst() int64 {
@@ -494,7 +546,7 @@ type Sum struct {
 
 func (x *Sum) Reset() {
 	*x = Sum{}
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[9]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +558,7 @@ func (x *Sum) String() string {
 func (*Sum) ProtoMessage() {}
 
 func (x *Sum) ProtoReflect() protoreflect.Message {
-	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[9]
+	mi := &file_tests_interop_go_proto_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +571,7 @@ func (x *Sum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sum.ProtoReflect.Descriptor instead.
 func (*Sum) Descriptor() ([]byte, []int) {
-	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{9}
+	return file_tests_interop_go_proto_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Sum) GetSum() int64 {
@@ -550,15 +602,15 @@ const file_tests_interop_go_proto_peer_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\">\n" +
 	"\fPrintRequest\x12\x16\n" +
 	"\x06stdout\x18\x01 \x01(\fR\x06stdout\x12\x16\n" +
-	"\x06stderr\x18\x02 \x01(\fR\x06stderr\"\xb0\x01\n" +
+	"\x06stderr\x18\x02 \x01(\fR\x06stderr\"d\n" +
 	"\n" +
 	"LogRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\x127\n" +
-	"\x06fields\x18\x03 \x03(\v2\x1f.interop.LogRequest.FieldsEntryR\x06fields\x1a9\n" +
-	"\vFieldsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x19\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12&\n" +
+	"\x06fields\x18\x03 \x03(\v2\x0e.interop.FieldR\x06fields\"1\n" +
+	"\x05Field\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x19\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\"5\n" +
 	"\x05Terms\x12\x14\n" +
@@ -602,14 +654,14 @@ var file_tests_interop_go_proto_peer_proto_goTypes = []any{
 	(*Failure)(nil),       // 4: interop.Failure
 	(*PrintRequest)(nil),  // 5: interop.PrintRequest
 	(*LogRequest)(nil),    // 6: interop.LogRequest
-	(*Service)(nil),       // 7: interop.Service
-	(*Terms)(nil),         // 8: interop.Terms
-	(*Sum)(nil),           // 9: interop.Sum
-	nil,                   // 10: interop.LogRequest.FieldsEntry
+	(*Field)(nil),         // 7: interop.Field
+	(*Service)(nil),       // 8: interop.Service
+	(*Terms)(nil),         // 9: interop.Terms
+	(*Sum)(nil),           // 10: interop.Sum
 }
 var file_tests_interop_go_proto_peer_proto_depIdxs = []int32{
 	2,  // 0: interop.RepeatRequest.pair:type_name -> interop.Pair
-	10, // 1: interop.LogRequest.fields:type_name -> interop.LogRequest.FieldsEntry
+	7,  // 1: interop.LogRequest.fields:type_name -> interop.Field
 	2,  // 2: interop.Peer.Put:input_type -> interop.Pair
 	1,  // 3: interop.Peer.Get:input_type -> interop.Key
 	3,  // 4: interop.Peer.Repeat:input_type -> interop.RepeatRequest
@@ -619,9 +671,9 @@ var file_tests_interop_go_proto_peer_proto_depIdxs = []int32{
 	1,  // 8: interop.Peer.Crash:input_type -> interop.Key
 	5,  // 9: interop.Peer.Print:input_type -> interop.PrintRequest
 	6,  // 10: interop.Peer.Log:input_type -> interop.LogRequest
-	7,  // 11: interop.Peer.CallBack:input_type -> interop.Service
+	8,  // 11: interop.Peer.CallBack:input_type -> interop.Service
 	0,  // 12: interop.Peer.OpenBack:input_type -> interop.Nothing
-	8,  // 13: interop.Adder.Add:input_type -> interop.Terms
+	9,  // 13: interop.Adder.Add:input_type -> interop.Terms
 	0,  // 14: interop.Peer.Put:output_type -> interop.Nothing
 	2,  // 15: interop.Peer.Get:output_type -> interop.Pair
 	2,  // 16: interop.Peer.Repeat:output_type -> interop.Pair
@@ -631,9 +683,9 @@ var file_tests_interop_go_proto_peer_proto_depIdxs = []int32{
 	0,  // 20: interop.Peer.Crash:output_type -> interop.Nothing
 	0,  // 21: interop.Peer.Print:output_type -> interop.Nothing
 	0,  // 22: interop.Peer.Log:output_type -> interop.Nothing
-	9,  // 23: interop.Peer.CallBack:output_type -> interop.Sum
-	7,  // 24: interop.Peer.OpenBack:output_type -> interop.Service
-	9,  // 25: interop.Adder.Add:output_type -> interop.Sum
+	10, // 23: interop.Peer.CallBack:output_type -> interop.Sum
+	8,  // 24: interop.Peer.OpenBack:output_type -> interop.Service
+	10, // 25: interop.Adder.Add:output_type -> interop.Sum
 	14, // [14:26] is the sub-list for method output_type
 	2,  // [2:14] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tests/interop/go/proto/peer.proto\x12\x07interop\"\t\n\x07Nothing\"\x12\n\x03Key\x12\x0b\n\x03key\x18\x01 \x01(\t\"3\n\x04Pair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\x05\"I\n\rRepeatRequest\x12\x1b\n\x04pair\x18\x01 \x01(\x0b\x32\r.interop.Pair\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0c\n\x04hang\x18\x03 \x01(\x08\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\".\n\x0cPrintRequest\x12\x0e\n\x06stdout\x18\x01 \x01(\x0c\x12\x0e\n\x06stderr\x18\x02 \x01(\x0c\"\x8c\x01\n\nLogRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12/\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x1f.interop.LogRequest.FieldsEntry\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x15\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\r\"&\n\x05Terms\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0e\n\x06second\x18\x02 \x01(\x03\"\x12\n\x03Sum\x12\x0b\n\x03sum\x18\x01 \x01(\x03\x32\xea\x03\n\x04Peer\x12&\n\x03Put\x12\r.interop.Pair\x1a\x10.interop.Nothing\x12\"\n\x03Get\x12\x0c.interop.Key\x1a\r.interop.Pair\x12\x31\n\x06Repeat\x12\x16.interop.RepeatRequest\x1a\r.interop.Pair0\x01\x12(\n\x07\x43ollect\x12\r.interop.Pair\x1a\x0c.interop.Key(\x01\x12(\n\x04\x45\x63ho\x12\r.interop.Pair\x1a\r.interop.Pair(\x01\x30\x01\x12*\n\x04\x46\x61il\x12\x10.interop.Failure\x1a\x10.interop.Nothing\x12\'\n\x05\x43rash\x12\x0c.interop.Key\x1a\x10.interop.Nothing\x12\x30\n\x05Print\x12\x15.interop.PrintRequest\x1a\x10.interop.Nothing\x12,\n\x03Log\x12\x13.interop.LogRequest\x1a\x10.interop.Nothing\x12*\n\x08\x43\x61llBack\x12\x10.interop.Service\x1a\x0c.interop.Sum\x12.\n\x08OpenBack\x12\x10.interop.Nothing\x1a\x10.interop.Service2,\n\x05\x41\x64\x64\x65r\x12#\n\x03\x41\x64\x64\x12\x0e.interop.Terms\x1a\x0c.interop.SumB\x1cZ\x1apyvider.test/interop/protob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tests/interop/go/proto/peer.proto\x12\x07interop\"\t\n\x07Nothing\"\x12\n\x03Key\x12\x0b\n\x03key\x18\x01 \x01(\t\"3\n\x04Pair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\x05\"I\n\rRepeatRequest\x12\x1b\n\x04pair\x18\x01 \x01(\x0b\x32\r.interop.Pair\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0c\n\x04hang\x18\x03 \x01(\x08\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\".\n\x0cPrintRequest\x12\x0e\n\x06stdout\x18\x01 \x01(\x0c\x12\x0e\n\x06stderr\x18\x02 \x01(\x0c\"L\n\nLogRequest\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1e\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x0e.interop.Field\"$\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x15\n\x07Service\x12\n\n\x02id\x18\x01 \x01(\r\"&\n\x05Terms\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0e\n\x06second\x18\x02 \x01(\x03\"\x12\n\x03Sum\x12\x0b\n\x03sum\x18\x01 \x01(\x03\x32\xea\x03\n\x04Peer\x12&\n\x03Put\x12\r.interop.Pair\x1a\x10.interop.Nothing\x12\"\n\x03Get\x12\x0c.interop.Key\x1a\r.interop.Pair\x12\x31\n\x06Repeat\x12\x16.interop.RepeatRequest\x1a\r.interop.Pair0\x01\x12(\n\x07\x43ollect\x12\r.interop.Pair\x1a\x0c.interop.Key(\x01\x12(\n\x04\x45\x63ho\x12\r.interop.Pair\x1a\r.interop.Pair(\x01\x30\x01\x12*\n\x04\x46\x61il\x12\x10.interop.Failure\x1a\x10.interop.Nothing\x12\'\n\x05\x43rash\x12\x0c.interop.Key\x1a\x10.interop.Nothing\x12\x30\n\x05Print\x12\x15.interop.PrintRequest\x1a\x10.interop.Nothing\x12,\n\x03Log\x12\x13.interop.LogRequest\x1a\x10.interop.Nothing\x12*\n\x08\x43\x61llBack\x12\x10.interop.Service\x1a\x0c.interop.Sum\x12.\n\x08OpenBack\x12\x10.interop.Nothing\x1a\x10.interop.Service2,\n\x05\x41\x64\x64\x65r\x12#\n\x03\x41\x64\x64\x12\x0e.interop.Terms\x1a\x0c.interop.SumB\x1cZ\x1apyvider.test/interop/protob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,8 +22,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tests.interop.go.proto.peer
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z\032pyvider.test/interop/proto'
-  _globals['_LOGREQUEST_FIELDSENTRY']._options = None
-  _globals['_LOGREQUEST_FIELDSENTRY']._serialized_options = b'8\001'
   _globals['_NOTHING']._serialized_start=46
   _globals['_NOTHING']._serialized_end=55
   _globals['_KEY']._serialized_start=57
@@ -36,18 +34,18 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_FAILURE']._serialized_end=245
   _globals['_PRINTREQUEST']._serialized_start=247
   _globals['_PRINTREQUEST']._serialized_end=293
-  _globals['_LOGREQUEST']._serialized_start=296
-  _globals['_LOGREQUEST']._serialized_end=436
-  _globals['_LOGREQUEST_FIELDSENTRY']._serialized_start=391
-  _globals['_LOGREQUEST_FIELDSENTRY']._serialized_end=436
-  _globals['_SERVICE']._serialized_start=438
-  _globals['_SERVICE']._serialized_end=459
-  _globals['_TERMS']._serialized_start=461
-  _globals['_TERMS']._serialized_end=499
-  _globals['_SUM']._serialized_start=501
-  _globals['_SUM']._serialized_end=519
-  _globals['_PEER']._serialized_start=522
-  _globals['_PEER']._serialized_end=1012
-  _globals['_ADDER']._serialized_start=1014
-  _globals['_ADDER']._serialized_end=1058
+  _globals['_LOGREQUEST']._serialized_start=295
+  _globals['_LOGREQUEST']._serialized_end=371
+  _globals['_FIELD']._serialized_start=373
+  _globals['_FIELD']._serialized_end=409
+  _globals['_SERVICE']._serialized_start=411
+  _globals['_SERVICE']._serialized_end=432
+  _globals['_TERMS']._serialized_start=434
+  _globals['_TERMS']._serialized_end=472
+  _globals['_SUM']._serialized_start=474
+  _globals['_SUM']._serialized_end=492
+  _globals['_PEER']._serialized_start=495
+  _globals['_PEER']._serialized_end=985
+  _globals['_ADDER']._serialized_start=987
+  _globals['_ADDER']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)
