@@ -114,7 +114,7 @@ def generate(session: nox.Session, out: Path) -> list[Path]:
     tools = Path(session.create_tmp()).resolve() / "go"
     for tool in PROTOC_GO:
         session.run("go", "install", tool, env={"GOBIN": str(tools)}, external=True)
-    path = os.pathsep.join([str(tools), *session.bin_paths, os.environ["PATH"]])
+    path = os.pathsep.join([str(tools), *(session.bin_paths or ()), os.environ["PATH"]])
     before = set(out.rglob("*"))
     for root, proto, kinds in PROTOS:
         target = out / root
