@@ -24,6 +24,7 @@ PROTOS = [
     (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
     (".", "tests/bench/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
     ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"]),
+    ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"]),
     (
         ".",
         "tests/interop/go/proto/peer.proto",

@@ -235,6 +235,29 @@ class Broker:
             session.request_stop()
             await session.wait_finished()
 
+    async def start_serving(
+        self, services: Servable | Iterable[Servable], *, service_id: int | None = None
+    ) -> int:
+        """Serve to the other side from now on, until the broker ends.
+
+        It is for handlers that answer with the number, and that have returned when it is dialled.
+
+        Args:
+            services: See `serve`, as for the errors.
+            service_id: What was got from `next_id`; by default the next number.
+
+        Returns:
+            The number, for the other side to dial.
+
+        Cancellation:
+            Ends the service if it has not begun.
+        """
+        number = self.next_id() if service_id is None else service_id
+        server = self._new_server(services)
+        session = self._begin(f"service {number}", functools.partial(self._serve, number, server))
+        await session.wait_started()
+        return number
+
     # For the session that it belongs to.
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

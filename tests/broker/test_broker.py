@@ -128,16 +128,16 @@ def test_what_nobody_dials_in_time_cannot_be_dialled_later() -> None:
 def test_a_dial_may_come_before_the_service() -> None:
     async def main() -> None:
         async with paired() as pair, anyio.create_task_group() as tg:
-            heard: list[str] = []
+            heard = anyio.Event()
 
             async def dial() -> None:
-                heard.append(await reach(pair.plugin, 1))
+                assert await reach(pair.plugin, 1) == "x"
+                heard.set()
 
             tg.start_soon(dial)
             await anyio.sleep(WINDOW - 0.5)
             async with pair.host.serve(Echo()):
-                while not heard:
-                    await anyio.sleep(0.01)
+                await heard.wait()
 
     clock = trio.testing.MockClock(autojump_threshold=0)
     anyio.run(main, backend="trio", backend_options={"clock": clock})
@@ -283,6 +283,22 @@ async def test_the_end_of_the_broker_ends_all_that_it_made() -> None:
                     pass
 
 
+async def test_a_service_may_live_as_long_as_the_broker() -> None:
+    with anyio.fail_after(5):
+        async with paired() as pair:
+            with anyio.move_on_after(5) as scope:
+                number = await pair.plugin.start_serving(Echo())
+                # What began it has come to its end, and so may the task that did.
+                scope.cancel()
+                await lowlevel.checkpoint()
+            assert await reach(pair.host, number) == "x"
+            assert len(pair.plugin._services) == 1
+            await pair.plugin.stop("is closing")
+            assert not pair.plugin._services
+            with pytest.raises(TransportError, match="is closing"):
+                await pair.plugin.start_serving(Echo())
+
+
 async def test_waiting_dials_end_with_the_broker() -> None:
     with anyio.fail_after(5):
         async with paired() as pair, anyio.create_task_group() as tg:
@@ -296,11 +312,16 @@ async def test_waiting_dials_end_with_the_broker() -> None:
             await pair.host.stop("is closing")
 
 
+class Nothing:
+    pass
+
+
 async def test_what_cannot_be_served_is_an_error() -> None:
     with anyio.fail_after(5):
         async with paired() as pair:
             with pytest.raises(ProtocolError, match="no __mapping__"):
-                async with pair.host.serve(object()):
+                nothing: Any = Nothing()
+                async with pair.host.serve(nothing):
                     pass
 
 

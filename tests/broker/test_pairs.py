@@ -23,7 +23,6 @@ from pyvider_rpcplugin import (
     plugin_client,
 )
 from pyvider_rpcplugin.rpc import Channel, open_channel
-from pyvider_rpcplugin.services._messages import ConnInfo
 from pyvider_rpcplugin.transport import transport_for, wrap_client
 from tests.protos.echo_grpc import EchoBase, EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
@@ -73,14 +72,23 @@ async def ask(client: RPCPluginClient, text: str, number: int = 0) -> str:
     return reply.text
 
 
+def kill(client: RPCPluginClient) -> None:
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGKILL)
+
+
+async def number_from(stream: Any, name: str) -> int:
+    """Have the plugin serve an inner service, and return its number."""
+    await stream.send_message(EchoRequest(text=name), end=True)
+    number: int = (await stream.recv_message()).index
+    return number
+
+
 @asynccontextmanager
 async def inner_number(client: RPCPluginClient, name: str) -> AsyncIterator[int]:
     """The number of a service that the plugin serves while the block runs."""
     async with client.stub(EchoStub).ServerStream.open() as stream:
-        await stream.send_message(EchoRequest(text=name), end=True)
-        reply = await stream.recv_message()
-        assert reply is not None
-        yield reply.index
+        yield await number_from(stream, name)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -126,7 +134,7 @@ async def test_several_services_at_once_in_both_directions() -> None:
 async def test_a_number_that_nobody_serves_is_an_error_that_says_so() -> None:
     with anyio.fail_after(10):
         async with make() as client:
-            with pytest.raises(TransportError, match="plugin announced no service 77 within 0.1"):
+            with pytest.raises(TransportError, match=r"plugin announced no service 77 within 0\.1"):
                 async with client.broker.dial(77, timeout=0.1):
                     pass
             text = await ask(client, "dial", 78)
@@ -145,31 +153,22 @@ async def test_a_number_is_dialled_once() -> None:
 
 async def test_calls_over_a_brokered_connection_end_with_the_plugin() -> None:
     with anyio.fail_after(10):
-        client = make()
-        await client.start()
-        try:
+        async with make() as client:
+            broker = client.broker
             async with client.stub(EchoStub).ServerStream.open() as stream:
-                await stream.send_message(EchoRequest(text="for ever"), end=True)
-                number = (await stream.recv_message()).index
-                async with client.broker.dial(number) as channel:
-                    await EchoStub(channel).Unary(EchoRequest())
-                    async with EchoStub(channel).Bidi.open() as call:
-                        await call.send_message(EchoRequest(text="x"))
+                number = await number_from(stream, "for ever")
+                async with broker.dial(number) as channel, EchoStub(channel).Bidi.open() as call:
+                    await call.send_message(EchoRequest(text="x"))
+                    await call.recv_message()
+                    kill(client)
+                    with pytest.raises(GRPCError) as caught:
                         await call.recv_message()
-                        os.kill(client.pid, signal.SIGKILL)
-                        with pytest.raises(GRPCError) as caught:
-                            await call.recv_message()
-                        assert caught.value.status is Status.UNAVAILABLE
-                        raise RuntimeError("out of the blocks")
-        except RuntimeError:
-            pass
-        finally:
-            broker = client.broker if client.grpc_channel is not None else None
-            if broker is not None:
-                with pytest.raises(RPCPluginError):
-                    async with broker.dial(5):
-                        pass
-            await client.stop()
+                    assert caught.value.status is Status.UNAVAILABLE
+                    await call.cancel()
+                await stream.cancel()
+            with pytest.raises(TransportError, match=r"SIGKILL|closed"):
+                async with broker.dial(5):
+                    pass
 
 
 async def test_a_dial_that_waits_ends_with_the_plugin() -> None:
@@ -178,14 +177,14 @@ async def test_a_dial_that_waits_ends_with_the_plugin() -> None:
             broker = client.broker
 
             async def dial() -> None:
-                with pytest.raises(TransportError, match="SIGKILL|closed|has ended"):
+                with pytest.raises(TransportError, match=r"SIGKILL|closed|has ended"):
                     async with broker.dial(5, timeout=60):
                         pass
 
             async with anyio.create_task_group() as tg:
                 tg.start_soon(dial)
                 await ask(client, "x")
-                os.kill(client.pid, signal.SIGKILL)
+                kill(client)
 
 
 async def test_leaving_the_block_ends_the_service_and_a_call_that_hangs() -> None:
@@ -254,8 +253,7 @@ async def test_a_service_lives_longer_than_the_deadline_of_the_call_that_began_i
     with anyio.fail_after(10):
         async with make() as client:
             async with client.stub(EchoStub).ServerStream.open(timeout=9) as stream:
-                await stream.send_message(EchoRequest(text="inner"), end=True)
-                number = (await stream.recv_message()).index
+                number = await number_from(stream, "inner")
                 async with client.broker.dial(number) as channel:
                     reply = await EchoStub(channel).Unary(EchoRequest(text="context"))
                     assert reply.text == "None Broker"
@@ -272,22 +270,33 @@ async def test_handlers_find_their_calls_deadline_and_metadata() -> None:
 
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["foreign certificate", "no TLS"])
-async def test_nobody_else_gets_into_a_brokered_socket(encrypted: bool) -> None:
+async def test_nobody_else_gets_into_a_brokered_socket(
+    encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with anyio.fail_after(15):
         async with make(connection_timeout=5) as client:
-            heard: list[ConnInfo] = []
             broker = client.broker
+            heard: list[Any] = []
             put = broker._boxes.put
-            broker._boxes.put = lambda info, now: (heard.append(info), put(info, now))[1]
+
+            def listen_in(info: Any, now: float) -> str | None:
+                heard.append(info)
+                return put(info, now)
+
+            monkeypatch.setattr(broker._boxes, "put", listen_in)
             async with inner_number(client, "for ever"):
                 while not heard:
                     await anyio.lowlevel.checkpoint()
                 await refuses(heard[0].network, heard[0].address, encrypted)
             async with broker.serve(Callback()):
-                sockets = [p for p in Path(os.environ["TMPDIR"]).rglob("*.sock") if p.is_socket()]
+                sockets = unix_sockets()
                 assert len(sockets) >= 2  # the plugin's own, and this one
                 for path in sockets:
                     await refuses("unix", str(path), encrypted)
+
+
+def unix_sockets() -> list[Path]:
+    return [path for path in Path(os.environ["TMPDIR"]).rglob("*.sock") if path.is_socket()]
 
 
 async def refuses(network: str, address: str, encrypted: bool) -> None:

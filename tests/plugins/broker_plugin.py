@@ -66,7 +66,8 @@ class Outer(Inner):
             case "deadline":
                 text = str(context().deadline is not None)
             case "metadata":
-                text = str((context().metadata or {}).get("word"))
+                metadata = context().metadata
+                text = str(metadata and metadata.get("word"))
             case _:
                 text = request.text
         await stream.send_message(EchoReply(text=text, index=index))
