@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import anyio
 from grpclib import GRPCError, Status
 
-from pyvider_rpcplugin import plugin_server
-from tests.interop.go.proto.peer_grpc import PeerBase
-from tests.interop.go.proto.peer_pb2 import Key, Nothing, Pair
+from pyvider_rpcplugin import context, plugin_server
+from tests.interop.go.proto.peer_grpc import AdderBase, AdderStub, PeerBase
+from tests.interop.go.proto.peer_pb2 import Key, Nothing, Pair, Service, Sum, Terms
 
 logger = logging.getLogger("interop")
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
@@ -79,10 +79,21 @@ class Peer(PeerBase):
         await stream.send_message(Nothing())
 
     async def CallBack(self, stream):
-        raise GRPCError(Status.UNIMPLEMENTED, "there is no broker yet")
+        service = await stream.recv_message()
+        async with context().broker.dial(service.id) as channel:
+            result = await AdderStub(channel).Add(Terms(first=20, second=22))
+        await stream.send_message(result)
 
     async def OpenBack(self, stream):
-        raise GRPCError(Status.UNIMPLEMENTED, "there is no broker yet")
+        await stream.recv_message()
+        number = await context().broker.start_serving(Adder())
+        await stream.send_message(Service(id=number))
+
+
+class Adder(AdderBase):
+    async def Add(self, stream):
+        terms = await stream.recv_message()
+        await stream.send_message(Sum(sum=terms.first + terms.second))
 
 
 def main() -> None:

@@ -88,6 +88,21 @@ def test_a_plugin_that_exits_in_the_middle_of_a_call(go_programs: Path, loop: st
     run_host(go_programs, python_plugin(loop))
 
 
+def test_connections_by_the_broker_in_both_directions(
+    go_programs: Path, loop: str, mtls: bool
+) -> None:
+    report = run_host(
+        go_programs, python_plugin(loop), "call-back", "open-back", "several-brokers",
+        "brokers-at-once", mtls=mtls,
+    )  # fmt: skip
+    assert (report.error, report.errors) == ("", {})
+    assert report.results == {
+        "call-back": 42, "open-back": 3, "several-brokers": 5 * (42 + 3),
+        "brokers-at-once": 20 * (42 + 3),
+    }  # fmt: skip
+    assert ended_well(report)
+
+
 @pytest.mark.parametrize(
     ("offered", "served", "chosen"),
     [("1", "1,2", 1), ("2", "1,2", 2), ("2,1", "1,2", 2), ("1,2", "1", 1), ("1,2,3", "2", 2)],

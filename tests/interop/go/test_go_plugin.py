@@ -16,8 +16,8 @@ from pyvider_rpcplugin.client import RPCPluginClient
 from pyvider_rpcplugin.exception import HandshakeError
 from pyvider_rpcplugin.rpc import ConnectionLost, DeadlineExceeded
 
-from .proto.peer_grpc import PeerStub
-from .proto.peer_pb2 import Failure, Key, Pair, RepeatRequest
+from .proto.peer_grpc import AdderBase, AdderStub, PeerStub
+from .proto.peer_pb2 import Failure, Key, Nothing, Pair, RepeatRequest, Service, Sum, Terms
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
@@ -163,6 +163,57 @@ async def test_a_plugin_that_ends_in_the_middle_of_a_call(
             assert caught.value.exit_status == status
             told = "\n".join(caught.value.stderr_tail)
             assert ("panic: as I was told" in told) == (how == "panic")
+
+
+class Adder(AdderBase):
+    async def Add(self, stream):
+        terms = await stream.recv_message()
+        await stream.send_message(Sum(sum=terms.first + terms.second))
+
+
+async def test_connections_by_the_broker_in_both_directions(go_programs: Path, mtls: bool) -> None:
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls) as client:
+            stub = client.stub(PeerStub)
+            for _ in range(3):
+                async with client.broker.serve(Adder()) as number:
+                    assert (await stub.CallBack(Service(id=number))).sum == 42
+                opened = await stub.OpenBack(Nothing())
+                async with client.broker.dial(opened.id) as channel:
+                    assert (await AdderStub(channel).Add(Terms(first=1, second=2))).sum == 3
+        assert client.exit is not None
+        assert client.exit.status == 0
+
+
+async def test_many_brokered_connections_at_once(go_programs: Path, mtls: bool) -> None:
+    sums: list[int] = []
+
+    async def call_back() -> None:
+        async with client.broker.serve(Adder()) as number:
+            sums.append((await stub.CallBack(Service(id=number))).sum)
+
+    async def open_back() -> None:
+        opened = await stub.OpenBack(Nothing())
+        async with client.broker.dial(opened.id) as channel:
+            sums.append((await AdderStub(channel).Add(Terms(first=1, second=2))).sum)
+
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls) as client:
+            stub = client.stub(PeerStub)
+            async with anyio.create_task_group() as tg:
+                for _ in range(20):
+                    tg.start_soon(call_back)
+                    tg.start_soon(open_back)
+    assert sorted(sums) == [3] * 20 + [42] * 20
+
+
+async def test_the_plugin_dials_what_nobody_serves(go_programs: Path) -> None:
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs) as client:
+            # It waits for five seconds, and longer than its caller does.
+            with pytest.raises(DeadlineExceeded):
+                await client.stub(PeerStub).CallBack(Service(id=7), timeout=0.1)
+            await client.ping()
 
 
 @pytest.mark.parametrize(

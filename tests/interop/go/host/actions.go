@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -56,6 +57,7 @@ var actions = map[string]func(*session) (any, error){
 	"call-back":       (*session).callBack,
 	"open-back":       (*session).openBack,
 	"several-brokers": (*session).severalBrokers,
+	"brokers-at-once": (*session).brokersAtOnce,
 }
 
 func describe(err error) map[string]string {
@@ -317,18 +319,18 @@ func (s *session) openBack() (any, error) {
 	defer cancel()
 	service, err := s.OpenBack(ctx, &pb.Nothing{})
 	if err != nil {
-		return nil, err
+		return int64(0), err
 	}
 	conn, err := s.Broker.Dial(service.Id)
 	if err != nil {
-		return nil, err
+		return int64(0), err
 	}
 	defer conn.Close()
 	sum, err := pb.NewAdderClient(conn).Add(ctx, &pb.Terms{First: 1, Second: 2})
 	return sum.GetSum(), err
 }
 
-// severalBrokers does both, some times over.
+// severalBrokers does both, some times over, one after the other.
 func (s *session) severalBrokers() (any, error) {
 	var total int64
 	for range 5 {
@@ -341,4 +343,26 @@ func (s *session) severalBrokers() (any, error) {
 		}
 	}
 	return total, nil
+}
+
+// brokersAtOnce does both, many times at once.
+func (s *session) brokersAtOnce() (any, error) {
+	errs := make([]error, 40)
+	var total atomic.Int64
+	var group sync.WaitGroup
+	for number := range errs {
+		action := s.callBack
+		if number%2 == 0 {
+			action = s.openBack
+		}
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			sum, err := action()
+			total.Add(sum.(int64))
+			errs[number] = err
+		}()
+	}
+	group.Wait()
+	return total.Load(), errors.Join(errs...)
 }
