@@ -42,6 +42,7 @@ from pyvider_rpcplugin.services import (
 from ._host import wait_for_host_to_end
 from ._listen import Place, listening
 from ._signals import Arrivals, caught_signals
+from ._stdio import CapturedOutput
 from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
@@ -299,11 +300,16 @@ class RPCPluginServer:
         if not self.standalone:
             # Whoever can connect may use it. Without a host that would be anybody.
             rpc.add_service(ControllerService(session.request_stop))
+        printed = CapturedOutput()
+        if not self.standalone:
+            rpc.add_service(printed.service)
+            rpc.standing.update(printed.service.methods)
         with contextlib.ExitStack() as process_wide:
             arrivals = _catch_signals(process_wide, self.standalone, settings, is_program)
             stdout = None
             if not self.standalone and _in_main_thread():
                 stdout = process_wide.enter_context(guarded_stdout())
+                process_wide.enter_context(printed)
             async with listening(self._place, settings) as (network, plain):
                 listener = _secured(plain, tls.credentials, settings)
                 self._address = listener.address
@@ -321,6 +327,7 @@ class RPCPluginServer:
                         listener,
                         tls,
                         stdout,
+                        printed,
                         arrivals,
                         task_status,
                     )
@@ -337,6 +344,7 @@ class RPCPluginServer:
         listener: StreamListener,
         tls: PluginTLS,
         stdout: int | None,
+        printed: CapturedOutput,
         arrivals: Arrivals | None,
         task_status: _TaskStatus | None,
     ) -> None:
@@ -353,17 +361,24 @@ class RPCPluginServer:
                     self._greet(settings, network, listener.address, tls.certificate, stdout)
                     if stdout is not None:
                         tg.start_soon(_stop_with_host, stdout, session)
-                logger.debug("server.listening network=%s address=%s", network, listener.address)
-                session.started(listener.address)
-                if task_status is not None:
-                    task_status.started(listener.address)
-                await session.stop_requested.wait()
-                self._health.stop()
-                # Whoever connects from now on is refused, and not left waiting for an answer.
-                await listener.aclose()
-                if broker is not None:
-                    tg.start_soon(broker.stop, "is closing: the plugin stops")
-                await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
+                        printed.begin()
+                try:
+                    logger.debug(
+                        "server.listening network=%s address=%s", network, listener.address
+                    )
+                    session.started(listener.address)
+                    if task_status is not None:
+                        task_status.started(listener.address)
+                    await session.stop_requested.wait()
+                    self._health.stop()
+                    # Whoever connects from now on is refused, and not left waiting for an answer.
+                    await listener.aclose()
+                    if broker is not None:
+                        tg.start_soon(broker.stop, "is closing: the plugin stops")
+                    grace = settings.grpc_grace_period if self._grace is None else self._grace
+                    await rpc.stop(grace, at_last=printed.finish)
+                finally:
+                    printed.end()
                 tg.cancel_scope.cancel()
 
     def _greet(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._brokers import host_broker, plugin_broker
     from ._context import CallContext, context
     from .broker import Broker, current_broker
+    from .stdio import OutputBuffer, StdioChannel, StdioService, receive_output
 
 __all__ = [
     "PLUGIN_SERVICE",
@@ -23,7 +24,10 @@ __all__ = [
     "CallContext",
     "ControllerService",
     "HealthService",
+    "OutputBuffer",
     "ServingStatus",
+    "StdioChannel",
+    "StdioService",
     "apply_log_level",
     "check_health",
     "check_keywords",
@@ -31,6 +35,7 @@ __all__ = [
     "current_broker",
     "host_broker",
     "plugin_broker",
+    "receive_output",
     "request_shutdown",
     "rpc_options",
 ]
@@ -39,6 +44,7 @@ _HOMES = {  # A host's start-up does not need them.
     "_brokers": ("host_broker", "plugin_broker"),
     "_context": ("CallContext", "context"),
     "broker": ("Broker", "current_broker"),
+    "stdio": ("OutputBuffer", "StdioChannel", "StdioService", "receive_output"),
 }
 
 __getattr__: Callable[[str], object]
