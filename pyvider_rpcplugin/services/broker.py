@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.rpc import Channel, RPCOptions, Servable
     from pyvider_rpcplugin.transport import StreamListener
 
+    from ._brokered import BrokeredServer
     from ._mailboxes import Announced, Unreadable
     from ._ways import Ways
 
@@ -146,9 +147,34 @@ class Broker:
         finally:
             session.limit = (self._grace if peaceful else 0) + _END_MARGIN
             if not peaceful:
-                server.end_at_once()
+                server.grace = 0.0
             session.request_stop()
             await session.wait_finished()
+
+    async def start_serving(
+        self, services: Servable | Iterable[Servable], *, service_id: int | None = None
+    ) -> int:
+        """Serve to the other side for as long as it stays: for numbers that a handler returns.
+
+        The service ends by itself when nobody has been connected to it for 5 seconds, from its
+        announcement on; and when the broker ends.
+
+        Args:
+            services: See `serve`, as for the errors.
+            service_id: What was got from `next_id`; by default the next number.
+
+        Returns:
+            The number, for the other side to dial.
+
+        Cancellation:
+            Ends the service if it has not begun.
+        """
+        number = self.next_id() if service_id is None else service_id
+        server = self._new_server(services)
+        run = functools.partial(self._serve, number, server, until_left=True)
+        session = self._begin(f"service {number}", run)
+        await session.wait_started()
+        return number
 
     @contextlib.asynccontextmanager
     async def dial(
@@ -231,32 +257,9 @@ class Broker:
             task_status.started()
             await session.join()
         finally:
-            server.end_at_once()
+            server.grace = 0.0
             session.request_stop()
             await session.wait_finished()
-
-    async def start_serving(
-        self, services: Servable | Iterable[Servable], *, service_id: int | None = None
-    ) -> int:
-        """Serve to the other side from now on, until the broker ends.
-
-        It is for handlers that answer with the number, and that have returned when it is dialled.
-
-        Args:
-            services: See `serve`, as for the errors.
-            service_id: What was got from `next_id`; by default the next number.
-
-        Returns:
-            The number, for the other side to dial.
-
-        Cancellation:
-            Ends the service if it has not begun.
-        """
-        number = self.next_id() if service_id is None else service_id
-        server = self._new_server(services)
-        session = self._begin(f"service {number}", functools.partial(self._serve, number, server))
-        await session.wait_started()
-        return number
 
     # For the session that it belongs to.
 
@@ -433,33 +436,39 @@ class Broker:
         self._context.copy().run(session.spawn_in, self._tasks)
         return session
 
-    def _new_server(self, services: Servable | Iterable[Servable]) -> _Served:
-        from pyvider_rpcplugin.rpc import Server  # noqa: PLC0415 - most hosts never serve
+    def _new_server(self, services: Servable | Iterable[Servable]) -> BrokeredServer:
+        from ._brokered import BrokeredServer  # noqa: PLC0415 - most hosts never serve
 
         several: Any = services
         if hasattr(services, "__mapping__") or not isinstance(several, (list, tuple, set)):
             several = (services,)
-        return _Served(Server(several, options=self._options), self._grace)
+        return BrokeredServer(several, self._options, self._grace)
 
-    async def _serve(self, service_id: int, served: _Served, session: Session[None]) -> None:
+    async def _serve(
+        self,
+        service_id: int,
+        server: BrokeredServer,
+        session: Session[None],
+        *,
+        until_left: bool = False,
+    ) -> None:
         self._services.add(session)
         try:
             await self._wait_conversation()
-            await self._serve_at(service_id, served, session)
+            async with self._ways.listen() as (network, listener):
+                with unwrapped():
+                    async with anyio.create_task_group() as tg:
+                        await tg.start(server.serve, listener)
+                        if until_left:
+                            tg.start_soon(_stop_when_left, server, session)
+                        with self._announced(ConnInfo(service_id, network, listener.address)):
+                            session.started(None)
+                            await session.stop_requested.wait()
+                        await listener.aclose()
+                        await server.stop(server.grace)
+                        tg.cancel_scope.cancel()
         finally:
             self._services.discard(session)
-
-    async def _serve_at(self, service_id: int, served: _Served, session: Session[None]) -> None:
-        async with self._ways.listen() as (network, listener):
-            with unwrapped():
-                async with anyio.create_task_group() as tg:
-                    await tg.start(served.server.serve, listener)
-                    with self._announced(ConnInfo(service_id, network, listener.address)):
-                        session.started(None)
-                        await session.stop_requested.wait()
-                    await listener.aclose()
-                    await served.server.stop(served.grace)
-                    tg.cancel_scope.cancel()
 
     @contextlib.contextmanager
     def _announced(self, info: ConnInfo) -> Any:
@@ -500,13 +509,6 @@ class Broker:
             raise TransportError(msg, phase="broker") from exc
 
 
-class _Served:
-    """A server, and how much time its calls get at its end."""
-
-    def __init__(self, server: Any, grace: float) -> None:
-        self.server = server
-        self.grace = grace
-
-    def end_at_once(self) -> None:
-        """Give them none."""
-        self.grace = 0.0
+async def _stop_when_left(server: BrokeredServer, session: Session[None]) -> None:
+    await server.wait_left(WINDOW)
+    session.request_stop()

@@ -125,6 +125,26 @@ def test_what_nobody_dials_in_time_cannot_be_dialled_later() -> None:
     anyio.run(main, backend="trio", backend_options={"clock": clock})
 
 
+def test_what_was_started_serves_until_the_other_side_has_left() -> None:
+    async def main() -> None:
+        async with paired() as pair:
+            number = await pair.plugin.start_serving(Echo())
+            async with pair.host.dial(number) as channel:
+                await anyio.sleep(10 * WINDOW)
+                assert (await EchoStub(channel).Unary(EchoRequest(text="x"))).text == "x"
+            await anyio.sleep(WINDOW - 0.1)
+            assert pair.plugin._services
+            await anyio.sleep(0.3)
+            assert not pair.plugin._services
+            await pair.plugin.start_serving(Echo())
+            assert len(pair.plugin._services) == 1
+            await anyio.sleep(WINDOW + 0.3)
+            assert not pair.plugin._services
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    anyio.run(main, backend="trio", backend_options={"clock": clock})
+
+
 def test_a_dial_may_come_before_the_service() -> None:
     async def main() -> None:
         async with paired() as pair, anyio.create_task_group() as tg:
