@@ -49,6 +49,11 @@ def python_plugin(loop: str, *options: str) -> list[str]:
     return [sys.executable, str(FOLDER / "python_plugin.py"), "--loop", loop, *options]
 
 
+def conformance_plugin(loop: str) -> list[str]:
+    """The command of the plugin in Python that serves what go-plugin's own tests call."""
+    return [sys.executable, str(FOLDER / "conformance_plugin.py"), loop]
+
+
 @dataclass(frozen=True)
 class Report:
     """What the host in Go said."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from .programs import FOLDER, Report, python_plugin, run_host
+from .programs import FOLDER, Report, conformance_plugin, python_plugin, run_host
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
@@ -129,6 +132,64 @@ def test_a_wrong_cookie(go_programs: Path, loop: str) -> None:
     said = " ".join(line["@message"] for line in report.log)
     assert "INTEROP_COOKIE" in said
     assert "another" not in said
+
+
+def test_the_service_of_go_plugins_own_tests(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, conformance_plugin(loop), "conformance", mtls=mtls)
+    assert (report.error, report.errors) == ("", {})
+    assert report.results == {"conformance": {"double": 42, "stream": [0, 2, 4], "ping": "pong"}}
+    assert ended_well(report)
+
+
+def test_another_client_takes_the_plugin_over(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), "reattached")
+    assert (report.error, report.errors) == ("", {})
+    assert report.results["reattached"] == {
+        "ping": "pong", "kv": 1, "call-back": 42, "open-back": 3, "exited": True
+    }  # fmt: skip
+    assert (report.exit, report.was_forced) == ("exit status 0", False)
+
+
+def test_tcp(go_programs: Path, loop: str, mtls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUGIN_SERVER_TRANSPORTS", "tcp")
+    report = run_host(
+        go_programs, python_plugin(loop), "address", "kv", "brokers-at-once", mtls=mtls
+    )
+    assert (report.error, report.errors) == ("", {})
+    assert report.results["address"]["network"] == "tcp"
+    # The range that hosts in Go send.
+    assert 10000 <= int(report.results["address"]["address"].removeprefix("127.0.0.1:")) <= 25000
+    assert report.results["brokers-at-once"] == 20 * (42 + 3)
+    assert ended_well(report)
+
+
+def test_sockets_for_a_group(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(
+        go_programs, python_plugin(loop), "address", "call-back", "open-back", mtls=mtls,
+        group=os.getgid(),
+    )  # fmt: skip
+    assert (report.error, report.errors) == ("", {})
+    address = report.results["address"]
+    assert (address["mode"], address["group"]) == ("-rw-rw----", os.getgid())
+    assert ended_well(report)
+
+
+def test_an_interrupt_from_the_terminal_is_left_to_the_host(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), "interrupted", "ping")
+    assert (report.error, report.errors) == ("", {})
+    assert report.results == {"interrupted": 1, "ping": "pong"}
+    assert ended_well(report)
+
+
+def test_a_plugin_does_not_outlive_its_host(go_programs: Path, loop: str, mtls: bool) -> None:
+    ended = subprocess.run(
+        [go_programs / "host", f"-mtls={str(mtls).lower()}", "-do=kv,die", "--",
+         *python_plugin(loop)],
+        capture_output=True, timeout=25, check=False,
+    )  # fmt: skip
+    # Its standard error is the plugin's pipe no longer; what is left of both would be found at the
+    # end of the test.
+    assert ended.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("curve", ["secp256r1", "secp384r1", "secp521r1"])

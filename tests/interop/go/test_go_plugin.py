@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,26 @@ async def test_a_wrong_cookie(go_programs: Path) -> None:
             await go_plugin(go_programs, "-cookie=another").start()
     assert caught.value.exit_status == 1
     assert "plugin" in " ".join(caught.value.stderr_tail)
+
+
+async def test_a_plugin_that_speaks_net_rpc(go_programs: Path) -> None:
+    with anyio.fail_after(10):
+        with pytest.raises(HandshakeError, match="netrpc"):
+            await go_plugin(go_programs, "-netrpc").start()
+
+
+def sockets() -> list[tuple[int, int]]:
+    """The mode and the group of each socket file of this test."""
+    files = [path.stat() for path in Path(tempfile.gettempdir()).rglob("*") if path.is_socket()]
+    return [(stat.S_IMODE(file.st_mode), file.st_gid) for file in files]
+
+
+async def test_sockets_for_a_group(go_programs: Path, mtls: bool) -> None:
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls, unix_socket_group=str(os.getgid())) as client:
+            assert sockets() == [(0o660, os.getgid())]
+            async with client.broker.serve(Adder()) as number:
+                assert (await client.stub(PeerStub).CallBack(Service(id=number))).sum == 42
 
 
 @pytest.mark.parametrize("curve", ["secp256r1", "secp384r1", "secp521r1"])

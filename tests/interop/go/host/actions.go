@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,30 +35,38 @@ type session struct {
 	*peer.Client
 	client   *plugin.Client
 	protocol plugin.ClientProtocol
+	config   plugin.ClientConfig
 }
 
 // actions are what this program can be told to do, one after the other.
 var actions = map[string]func(*session) (any, error){
-	"ping":            (*session).ping,
-	"kv":              (*session).kv,
-	"missing":         (*session).missing,
-	"fail":            (*session).fail,
-	"deadline":        (*session).deadline,
-	"repeat":          (*session).repeat,
-	"collect":         (*session).collect,
-	"echo":            (*session).echo,
-	"large":           (*session).large,
-	"many":            (*session).many,
-	"killed":          (*session).killed,
-	"stopped":         (*session).stopped,
-	"crash-exit":      func(s *session) (any, error) { return s.crash("exit") },
-	"crash-kill":      func(s *session) (any, error) { return s.crash("kill") },
-	"print":           (*session).print,
-	"log":             (*session).log,
-	"call-back":       (*session).callBack,
-	"open-back":       (*session).openBack,
-	"several-brokers": (*session).severalBrokers,
-	"brokers-at-once": (*session).brokersAtOnce,
+	"ping":              (*session).ping,
+	"kv":                (*session).kv,
+	"missing":           (*session).missing,
+	"fail":              (*session).fail,
+	"deadline":          (*session).deadline,
+	"repeat":            (*session).repeat,
+	"collect":           (*session).collect,
+	"echo":              (*session).echo,
+	"large":             (*session).large,
+	"many":              (*session).many,
+	"killed":            (*session).killed,
+	"stopped":           (*session).stopped,
+	"crash-exit":        func(s *session) (any, error) { return s.crash("exit") },
+	"crash-kill":        func(s *session) (any, error) { return s.crash("kill") },
+	"print":             (*session).print,
+	"log":               (*session).log,
+	"call-back":         (*session).callBack,
+	"open-back":         (*session).openBack,
+	"several-brokers":   (*session).severalBrokers,
+	"brokers-at-once":   (*session).brokersAtOnce,
+	"conformance":       (*session).conformance,
+	"conformance-stdio": (*session).conformanceStdio,
+	"conformance-panic": (*session).conformancePanic,
+	"reattached":        (*session).reattached,
+	"interrupted":       (*session).interrupted,
+	"die":               (*session).die,
+	"address":           (*session).address,
 }
 
 func describe(err error) map[string]string {
@@ -268,6 +277,66 @@ func (s *session) crash(how string) (any, error) {
 	defer cancel()
 	_, err := s.Crash(ctx, &pb.Key{Key: how})
 	return s.waitExited(), err
+}
+
+// reattached has another client take over the plugin, use it, and end it.
+func (s *session) reattached() (any, error) {
+	config := s.config
+	config.Cmd = nil
+	config.SecureConfig = nil
+	config.Plugins = config.VersionedPlugins[s.client.NegotiatedVersion()]
+	config.Reattach = s.client.ReattachConfig()
+	client := plugin.NewClient(&config)
+	protocol, err := client.Client()
+	if err != nil {
+		return nil, err
+	}
+	dispensed, err := protocol.Dispense(peer.Name)
+	if err != nil {
+		return nil, err
+	}
+	other := &session{
+		Client: dispensed.(*peer.Client), client: client, protocol: protocol, config: s.config,
+	}
+	results := map[string]any{}
+	for name, action := range map[string]func() (any, error){
+		"ping": other.ping, "kv": other.kv, "call-back": other.callBack, "open-back": other.openBack,
+	} {
+		if results[name], err = action(); err != nil {
+			return results, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	client.Kill()
+	results["exited"] = s.waitExited()
+	return results, nil
+}
+
+// interrupted does what Ctrl-C in a terminal does to a plugin.
+func (s *session) interrupted() (any, error) {
+	if err := syscall.Kill(s.client.ReattachConfig().Pid, syscall.SIGINT); err != nil {
+		return nil, err
+	}
+	return s.kv()
+}
+
+// die ends this program in the worst way, and so leaves the plugin alone.
+func (s *session) die() (any, error) {
+	return nil, syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+}
+
+// address says where the plugin listens and who may connect.
+func (s *session) address() (any, error) {
+	address := s.client.ReattachConfig().Addr
+	result := map[string]any{"network": address.Network(), "address": address.String()}
+	if address.Network() == "unix" {
+		info, err := os.Stat(address.String())
+		if err != nil {
+			return nil, err
+		}
+		result["mode"] = info.Mode().Perm().String()
+		result["group"] = info.Sys().(*syscall.Stat_t).Gid
+	}
+	return result, nil
 }
 
 // waitExited waits until go-plugin has noticed that the plugin has ended. It tells nobody.

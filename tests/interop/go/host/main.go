@@ -83,13 +83,16 @@ func run(versions string, todo []string, config *plugin.ClientConfig) (*report, 
 	if config.VersionedPlugins, err = peer.Versions(versions, logger); err != nil {
 		return nil, err
 	}
+	for _, plugins := range config.VersionedPlugins {
+		plugins[conformanceName] = conformancePlugin{}
+	}
 	config.Logger = logger
 	config.SyncStdout = &stdout
 	config.SyncStderr = &stderr
 
 	result := &report{Results: map[string]any{}, Errors: map[string]map[string]string{}}
 	client := plugin.NewClient(config)
-	if err := use(client, todo, result); err != nil {
+	if err := use(client, *config, todo, result); err != nil {
 		result.Error = err.Error()
 	}
 	began := time.Now()
@@ -123,7 +126,9 @@ func (b *buffer) String() string {
 	return b.buffer.String()
 }
 
-func use(client *plugin.Client, todo []string, result *report) error {
+func use(
+	client *plugin.Client, config plugin.ClientConfig, todo []string, result *report,
+) error {
 	protocol, err := client.Client()
 	if err != nil {
 		return err
@@ -133,7 +138,9 @@ func use(client *plugin.Client, todo []string, result *report) error {
 	if err != nil {
 		return err
 	}
-	session := &session{Client: dispensed.(*peer.Client), client: client, protocol: protocol}
+	session := &session{
+		Client: dispensed.(*peer.Client), client: client, protocol: protocol, config: config,
+	}
 	for _, name := range todo {
 		action, found := actions[name]
 		if !found {

@@ -15,6 +15,7 @@ import (
 func main() {
 	versions := flag.String("versions", "1", "the versions to serve")
 	cookie := flag.String("cookie", "interop", "the cookie to expect")
+	netrpc := flag.Bool("netrpc", false, "speak net/rpc, as plugins of old do")
 	receive := flag.Int("receive", 0, "the largest message to take; grpc-go's own limit if 0")
 	flag.Parse()
 
@@ -26,7 +27,7 @@ func main() {
 		logger.Error("the versions cannot be read", "error", err)
 		os.Exit(2)
 	}
-	plugin.Serve(&plugin.ServeConfig{
+	config := &plugin.ServeConfig{
 		HandshakeConfig:  peer.Handshake(0, *cookie),
 		VersionedPlugins: plugins,
 		Logger:           logger,
@@ -36,5 +37,9 @@ func main() {
 			}
 			return grpc.NewServer(options...)
 		},
-	})
+	}
+	if *netrpc {
+		config.GRPCServer = nil
+	}
+	plugin.Serve(config)
 }
