@@ -18,6 +18,7 @@ from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_
 from ._command import checked_command, plugin_name
 from ._handle import ChannelHandle
 from ._launch import Launch, LaunchOptions
+from ._sinks import delivery
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin._tasks import AnyTaskGroup
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker
+
+    from ._sinks import Deliver, OutputSink
 
 T = TypeVar("T")
 
@@ -56,6 +59,8 @@ class RPCPluginClient:
         stdin: Literal["null", "inherit"] = "null",
         tls: ssl.SSLContext | None = None,
         address: str | None = None,
+        sync_stdout: OutputSink | None = None,
+        sync_stderr: OutputSink | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a client. What is wrong with the arguments, `start` says.
@@ -70,6 +75,8 @@ class RPCPluginClient:
             stdin: "null", or "inherit" for a plugin that reads from the terminal.
             tls: A context of the caller's own for the connection.
             address: Where a standalone server listens, instead of a command.
+            sync_stdout: Where what the plugin prints goes.
+            sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
@@ -80,6 +87,8 @@ class RPCPluginClient:
         self._inherit_env = inherit_env
         self._cwd = cwd
         self._tls = tls
+        self._sync_stdout = sync_stdout
+        self._sync_stderr = sync_stderr
         self._stdin: Literal["null", "inherit"] = stdin
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
@@ -277,11 +286,21 @@ class RPCPluginClient:
             cwd=self._cwd,
             stdin=self._stdin,
             tls=self._tls,
+            sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
+            sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
         )
         apply_log_level("host")
         if self._exited.is_set():
             self._exited = anyio.Event()
         return Launch(self.name, self._settings, options, self._exited)
+
+    def _delivery(self, option: str, sink: OutputSink | None) -> Deliver | None:
+        if sink is None:
+            return None
+        if self.command is None:
+            msg = f"{option} needs a command: a standalone server keeps what it prints"
+            raise ConfigError(msg, phase="settings")
+        return delivery(sink, option)
 
     async def _stop(self) -> None:
         session = self._session

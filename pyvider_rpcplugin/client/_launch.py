@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +32,8 @@ from pyvider_rpcplugin.services import request_shutdown, rpc_options
 from ._command import server_name, transport_at
 from ._errors import complete, failure
 from ._folder import remove_dead_socket, socket_folder
+from ._log import LineLog, OutputLog, PluginLog
+from ._relay import OutputRelay
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport
+
+    from ._sinks import Deliver
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
 EXIT_GRACE = 0.25
@@ -68,6 +71,8 @@ class LaunchOptions:
     cwd: str | os.PathLike[str] | None
     stdin: Literal["null", "inherit"]
     tls: ssl.SSLContext | None
+    sync_stdout: Deliver | None = None
+    sync_stderr: Deliver | None = None
 
 
 class Launch:
@@ -93,7 +98,8 @@ class Launch:
         self.exited = exited
         self._options = options
         self._may_pass = False
-        self._log = _PluginLog(name, settings.log_level)
+        self._log = PluginLog(name, settings.log_level)
+        self._stderr = LineLog(self._log)
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -139,7 +145,7 @@ class Launch:
                         ),
                         cwd=options.cwd,
                         stdin=options.stdin,
-                        on_stderr_line=self._on_stderr,
+                        on_stderr_line=self._stderr.feed,
                     ) as process:
                         self.pid = process.pid
                         load_engine(tls.mode)
@@ -150,6 +156,7 @@ class Launch:
                         )
                         await self._serve_process(session, process, record, link, settings, retries)
         finally:
+            self._stderr.flush()
             if self.record is not None and self.record.network == "unix":
                 remove_dead_socket(self.record.address)
             if process is not None and session.up:
@@ -223,10 +230,17 @@ class Launch:
         retries: Retries,
     ) -> None:
         channel = self._make_channel(link)
+        printed = OutputLog(self._log)
+        output = OutputRelay(
+            self._options.sync_stdout, self._options.sync_stderr or printed.take, self._log
+        )
         with unwrapped():
             async with anyio.create_task_group() as tg:
-                tg.start_soon(process.drain_stdout)
+                tg.start_soon(self._stderr.run)
+                tg.start_soon(printed.run)
+                tg.start_soon(_drain, process, output)
                 await self._connect(tg, link, channel, record.address, process, retries)
+                tg.start_soon(output.run, channel)
                 broker = link.broker(record, settings)
                 await tg.start(broker.run)
                 tg.start_soon(broker.keep_conversation, channel)
@@ -234,6 +248,7 @@ class Launch:
                 session.started(None)
                 await _first(session.stop_requested, process.exited)
                 if process.exited.is_set():
+                    self._stderr.flush()
                     broker.refuse(f"is closed: the plugin {process.exit.describe()}")
                     self._log.warning("plugin %s %s", self.name, process.exit.describe())
                 else:
@@ -246,6 +261,8 @@ class Launch:
                 channel.endpoint_ended(process.exit)
                 with anyio.move_on_after(_LOSS_GRACE):
                     await link.ended.wait()
+                    await output.ended.wait()
+                printed.flush()
                 channel.close()
                 tg.cancel_scope.cancel()
 
@@ -326,9 +343,6 @@ class Launch:
             raise error
         raise error from cause
 
-    def _on_stderr(self, line: str) -> None:
-        self._log.debug("%s", line)
-
 
 def load_engine(mode: Mode) -> None:
     """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
@@ -343,19 +357,6 @@ def _transport_of(record: HandshakeRecord) -> RPCPluginTransport:
     from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
     return transport_for(record.network, record.address)
-
-
-class _PluginLog(logging.LoggerAdapter[logging.Logger]):
-    """The log of one plugin; its level is a setting of one client, and others share the logger."""
-
-    def __init__(self, name: str, level: str) -> None:
-        logger = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
-        logger.setLevel(logging.DEBUG)
-        super().__init__(logger)
-        self._level = logging.getLevelNamesMapping()[level]
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in the base class
-        return level >= self._level and super().isEnabledFor(level)
 
 
 class _Link:
@@ -400,6 +401,14 @@ class _Link:
             await channel.run(task_status=task_status)
         finally:
             self.ended.set()
+
+
+async def _drain(process: PluginProcess, output: OutputRelay) -> None:
+    """Read what the plugin writes to its pipe, to the end."""
+    try:
+        await process.drain_stdout(output.raw)
+    finally:
+        output.end_raw()
 
 
 def _bound(all_together: bool, setting: str) -> str:

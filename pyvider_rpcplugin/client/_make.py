@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-OPTIONS = ("env", "inherit_env", "cwd", "stdin", "tls", "address")
+OPTIONS = ("env", "inherit_env", "cwd", "stdin", "tls", "address", "sync_stdout", "sync_stderr")
 
 
 def make_client(

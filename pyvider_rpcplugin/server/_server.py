@@ -41,6 +41,7 @@ from pyvider_rpcplugin.services import (
 
 from ._host import wait_for_host_to_end
 from ._listen import Place, listening
+from ._logging import log_crash, logging_to_host
 from ._signals import Arrivals, caught_signals
 from ._stdio import CapturedOutput
 from ._stdout import guarded_stdout, write_line
@@ -198,6 +199,9 @@ class RPCPluginServer:
         Started by hand, a plugin cannot serve: then this says so on stderr and exits with
         status 1. So does whatever else keeps it from serving.
 
+        What is logged meanwhile goes to the host, unless the program has set up logging itself.
+        So does, as one record, the exception that ends the serving.
+
         Args:
             backend: The event loop: "asyncio" or "trio".
             backend_options: What `anyio.run` takes as backend_options.
@@ -205,11 +209,18 @@ class RPCPluginServer:
         Raises:
             SystemExit: With status 1.
         """
-        try:
-            anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
-        except RPCPluginError as exc:
-            sys.stderr.write(f"{exc}\n")
-            raise SystemExit(1) from None
+        level = "INFO" if self._settings is None else self._settings.log_level
+        with contextlib.nullcontext() if self.standalone else logging_to_host(level):
+            try:
+                anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
+            except RPCPluginError as exc:
+                sys.stderr.write(f"{exc}\n")
+                raise SystemExit(1) from None
+            except Exception as exc:
+                if self.standalone:
+                    raise
+                log_crash(exc)
+                raise SystemExit(1) from None
 
     # Where the session runs.
 
