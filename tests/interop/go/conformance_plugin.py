@@ -60,4 +60,4 @@ if __name__ == "__main__":
         handler=Conformance(),
         magic_cookie_key="INTEROP_COOKIE",
         magic_cookie_value="interop",
-    ).run(backend=sys.argv[1])
+    ).run(backend="trio" if sys.argv[1:] == ["trio"] else "asyncio")

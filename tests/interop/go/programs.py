@@ -75,8 +75,13 @@ class Report:
 
     @property
     def complaints(self) -> list[str]:
-        """What the host logged as a warning or an error."""
-        return [line["@message"] for line in self.log if line["@level"] in {"warn", "error"}]
+        """What the host logged as a warning or an error, but for what a plain connection brings."""
+        return [
+            line["@message"]
+            for line in self.log
+            if line["@level"] in {"warn", "error"}
+            and not line["@message"].startswith("connections are plain")
+        ]
 
 
 def run_host(folder: Path, command: list[str], *todo: str, **options: object) -> Report:

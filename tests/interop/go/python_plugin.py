@@ -54,7 +54,9 @@ class Peer(PeerBase):
 
     async def Fail(self, stream):
         failure = await stream.recv_message()
-        raise GRPCError(Status(failure.code), failure.message)
+        if failure.code:
+            raise GRPCError(Status(failure.code), failure.message)
+        raise RuntimeError(failure.message)
 
     async def Crash(self, stream):
         how = (await stream.recv_message()).key

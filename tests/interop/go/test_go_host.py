@@ -141,6 +141,62 @@ def test_the_service_of_go_plugins_own_tests(go_programs: Path, loop: str, mtls:
     assert ended_well(report)
 
 
+def test_what_the_plugin_prints(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, python_plugin(loop), "print", mtls=mtls)
+    assert report.results == {"print": True}
+    assert report.stdout == "to stdout: é\n" + "o" * 5000 + "\n"
+    assert report.stderr == "to stderr: é\n" + "e" * 5000 + "\n"
+    assert ended_well(report)
+
+
+def test_printing_for_the_service_of_go_plugins_own_tests(
+    go_programs: Path, loop: str, mtls: bool
+) -> None:
+    report = run_host(
+        go_programs, conformance_plugin(loop), "conformance", "conformance-stdio", mtls=mtls
+    )
+    assert (report.error, report.errors) == ("", {})
+    assert report.stdout == "text value\nnumber 7\nfor stdout\n"
+    assert report.stderr == "for stderr\n"
+    assert ended_well(report)
+
+
+def test_log_lines_of_every_level(
+    go_programs: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUGIN_LOG_LEVEL", "DEBUG")
+    report = run_host(go_programs, python_plugin(loop), "log", mtls=True)
+    lines = [
+        (line["@level"], line["@message"], line["answer"])
+        for line in report.log
+        if "answer" in line
+    ]
+    # Python's levels begin with debug.
+    assert lines == [
+        (level, f"a line of {level}", "42") for level in ("debug", "info", "warn", "error")
+    ]
+    assert all("timestamp" in line for line in report.log if "answer" in line)
+    assert (report.exit, report.was_forced) == ("exit status 0", False)
+
+
+def test_a_broken_handler_is_one_line_of_the_log(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), "broken", "ping", mtls=True)
+    assert report.errors["broken"]["code"] == "Unknown"
+    assert report.results == {"ping": "pong"}
+    [line] = [line for line in report.log if line["@level"] == "error"]
+    assert "RuntimeError: broken" in line["stacktrace"]
+    assert report.exit == "exit status 0"
+
+
+def test_a_panic_is_an_error_in_the_log(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, conformance_plugin(loop), "conformance-panic")
+    assert report.results == {"conformance-panic": True}
+    assert report.errors["conformance-panic"]["code"] == "Unavailable"
+    assert "panic: told so" in report.complaints
+    assert report.exit == "exit status 2"
+    run_host(go_programs, python_plugin(loop))
+
+
 def test_another_client_takes_the_plugin_over(go_programs: Path, loop: str) -> None:
     report = run_host(go_programs, python_plugin(loop), "reattached")
     assert (report.error, report.errors) == ("", {})

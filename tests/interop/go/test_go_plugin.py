@@ -19,7 +19,18 @@ from pyvider_rpcplugin.exception import HandshakeError
 from pyvider_rpcplugin.rpc import ConnectionLost, DeadlineExceeded
 
 from .proto.peer_grpc import AdderBase, AdderStub, PeerStub
-from .proto.peer_pb2 import Failure, Key, Nothing, Pair, RepeatRequest, Service, Sum, Terms
+from .proto.peer_pb2 import (
+    Failure,
+    Key,
+    LogRequest,
+    Nothing,
+    Pair,
+    PrintRequest,
+    RepeatRequest,
+    Service,
+    Sum,
+    Terms,
+)
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
@@ -246,6 +257,67 @@ async def test_a_wrong_cookie(go_programs: Path) -> None:
             await go_plugin(go_programs, "-cookie=another").start()
     assert caught.value.exit_status == 1
     assert "plugin" in " ".join(caught.value.stderr_tail)
+
+
+class Collected:
+    """Collects output, and can be waited on until a given text is complete."""
+
+    def __init__(self, expected: bytes) -> None:
+        self.expected = expected
+        self.data = b""
+        self.complete = anyio.Event()
+
+    async def __call__(self, data: bytes) -> None:
+        self.data += data
+        if self.data == self.expected:
+            self.complete.set()
+
+
+async def test_what_the_plugin_prints(go_programs: Path, mtls: bool) -> None:
+    stdout = Collected("to stdout: é\n".encode() + b"o" * 5000)
+    stderr = Collected("to stderr: é\n".encode() + b"e" * 5000)
+    with anyio.fail_after(10):
+        async with go_plugin(
+            go_programs, mtls=mtls, sync_stdout=stdout, sync_stderr=stderr
+        ) as client:
+            await client.stub(PeerStub).Print(
+                PrintRequest(stdout=stdout.expected, stderr=stderr.expected)
+            )
+            await stdout.complete.wait()
+            await stderr.complete.wait()
+
+
+async def test_log_lines_of_every_level(
+    go_programs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = ["debug", "info", "warn", "error"]
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, log_level="DEBUG") as client:
+            for level in levels:
+                request = LogRequest(level=level, message=f"a line of {level}")
+                request.fields.add(name="answer", value="42")
+                await client.stub(PeerStub).Log(request)
+    records = [record for record in caplog.records if hasattr(record, "answer")]
+    assert [(record.levelno, record.getMessage()) for record in records] == [
+        (number, f"a line of {level}")
+        for number, level in zip((10, 20, 30, 40), levels, strict=True)
+    ]
+    assert {record.name for record in records} == {"pyvider_rpcplugin.plugin.plugin"}
+    assert {record.answer for record in records} == {"42"}
+
+
+async def test_a_panic_is_an_error_in_the_log(
+    go_programs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs) as client:
+            with pytest.raises(ConnectionLost):
+                await client.stub(PeerStub).Crash(Key(key="panic"))
+            await client.exited.wait()
+    told = [r for r in caplog.records if r.name.startswith("pyvider_rpcplugin.plugin.")]
+    [panic] = [index for index, r in enumerate(told) if r.getMessage() == "panic: as I was told"]
+    assert {r.levelname for r in told[panic:]} <= {"ERROR", "WARNING"}
+    assert any("goroutine" in r.getMessage() for r in told[panic:])
 
 
 async def test_a_plugin_that_speaks_net_rpc(go_programs: Path) -> None:

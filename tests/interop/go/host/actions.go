@@ -55,6 +55,7 @@ var actions = map[string]func(*session) (any, error){
 	"crash-exit":        func(s *session) (any, error) { return s.crash("exit") },
 	"crash-kill":        func(s *session) (any, error) { return s.crash("kill") },
 	"print":             (*session).print,
+	"broken":            (*session).broken,
 	"log":               (*session).log,
 	"call-back":         (*session).callBack,
 	"open-back":         (*session).openBack,
@@ -339,23 +340,48 @@ func (s *session) address() (any, error) {
 	return result, nil
 }
 
-// waitExited waits until go-plugin has noticed that the plugin has ended. It tells nobody.
+// waitExited waits until go-plugin has noticed that the plugin has ended.
 func (s *session) waitExited() bool {
+	return eventually(s.client.Exited)
+}
+
+// eventually waits for what nobody tells.
+func eventually(condition func() bool) bool {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if s.client.Exited() {
+		if condition() {
 			return true
 		}
 	}
 	return false
 }
 
+// print has the plugin print, and waits until it is here.
 func (s *session) print() (any, error) {
 	ctx, cancel := bounded()
 	defer cancel()
-	_, err := s.Print(ctx, &pb.PrintRequest{
+	request := &pb.PrintRequest{
 		Stdout: []byte("to stdout: é\n" + strings.Repeat("o", 5000) + "\n"),
 		Stderr: []byte("to stderr: é\n" + strings.Repeat("e", 5000) + "\n"),
+	}
+	if _, err := s.Print(ctx, request); err != nil {
+		return nil, err
+	}
+	return s.printed(request.Stdout, request.Stderr), nil
+}
+
+// printed waits until what the plugin printed last is here.
+func (s *session) printed(stdout, stderr []byte) bool {
+	return eventually(func() bool {
+		return strings.HasSuffix(s.config.SyncStdout.(*buffer).String(), string(stdout)) &&
+			strings.HasSuffix(s.config.SyncStderr.(*buffer).String(), string(stderr))
 	})
+}
+
+// broken has a handler fail in a way that it did not mean to.
+func (s *session) broken() (any, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	_, err := s.Fail(ctx, &pb.Failure{Message: "broken"})
 	return nil, err
 }
 

@@ -118,7 +118,7 @@ func (pingPong) Ping(context.Context, *grpctest.PingRequest) (*grpctest.PongResp
 	return &grpctest.PongResponse{Msg: "pong"}, nil
 }
 
-// conformanceStdio has the plugin print.
+// conformanceStdio has the plugin print, and waits until it is here.
 func (s *session) conformanceStdio() (any, error) {
 	dispensed, err := s.protocol.Dispense(conformanceName)
 	if err != nil {
@@ -126,10 +126,13 @@ func (s *session) conformanceStdio() (any, error) {
 	}
 	ctx, cancel := bounded()
 	defer cancel()
-	_, err = dispensed.(*conformanceClient).PrintStdio(ctx, &grpctest.PrintStdioRequest{
+	request := &grpctest.PrintStdioRequest{
 		Stdout: []byte("for stdout\n"), Stderr: []byte("for stderr\n"),
-	})
-	return nil, err
+	}
+	if _, err = dispensed.(*conformanceClient).PrintStdio(ctx, request); err != nil {
+		return nil, err
+	}
+	return s.printed(request.Stdout, request.Stderr), nil
 }
 
 // conformancePanic has it end.
