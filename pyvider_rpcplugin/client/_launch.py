@@ -100,6 +100,7 @@ class Launch:
         self._may_pass = False
         self._log = PluginLog(name, settings.log_level)
         self._stderr = LineLog(self._log)
+        self._after_line = b""
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -171,6 +172,7 @@ class Launch:
                     tg.start_soon(_hurry_when_exited, process, scope)
                     await self._read_line(process, reader)
                     tg.cancel_scope.cancel()
+            self._after_line = reader.leftover
             if reader.line is None:
                 raise await self._no_line(process, reader, limit, timed_out=scope.cancelled_caught)
             record = parse_handshake_line(
@@ -238,6 +240,7 @@ class Launch:
             async with anyio.create_task_group() as tg:
                 tg.start_soon(self._stderr.run)
                 tg.start_soon(printed.run)
+                output.raw(self._after_line)
                 tg.start_soon(_drain, process, output)
                 await self._connect(tg, link, channel, record.address, process, retries)
                 tg.start_soon(output.run, channel)
