@@ -339,7 +339,9 @@ class YamuxSession:
         stream = self.streams.get(stream_id)
         if stream is None:
             return None  # We gave it up, and the peer did not know yet.
-        if flags & Flag.ACK and stream_id in self._unanswered:
+        # hashicorp's says nothing of the acceptance of a stream that we have ended before it, but
+        # sends nothing on one that it has not accepted.
+        if stream_id in self._unanswered and (flags & Flag.ACK or not flags & Flag.RST):
             self._unanswered.discard(stream_id)
             stream.accepted = True
             events.append(StreamAccepted(stream))

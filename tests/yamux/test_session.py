@@ -57,6 +57,21 @@ def faulted(session: YamuxSession, data: bytes) -> str:
     return events[-1].reason
 
 
+def test_whatever_comes_on_a_stream_of_ours_means_that_it_was_accepted() -> None:
+    session = YamuxSession(client=True)
+    for comes in (
+        frame(WINDOW_UPDATE, 0, 1, 9),
+        data_frame(3, b"x"),
+        frame(WINDOW_UPDATE, FIN, 5, 0),
+    ):
+        stream = session.open()
+        # Without the flag that says so: hashicorp's leaves it out if our end was faster.
+        assert session.receive(comes)[0] == StreamAccepted(stream)
+        assert stream.accepted
+    refused = session.open()
+    assert session.receive(frame(WINDOW_UPDATE, RST, 7, 0)) == [StreamReset(refused)]
+
+
 def test_streams_are_numbered_by_side() -> None:
     host, plugin = YamuxSession(client=True), YamuxSession(client=False)
     assert [host.open().id for _ in range(3)] == [1, 3, 5]

@@ -35,7 +35,7 @@ def build() -> Path:
     out = cache / "pyvider-rpcplugin" / "interop-go"
     out.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
-        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./plugin"],
+        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin"],
         cwd=FOLDER, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
     )  # fmt: skip
     if built.returncode:
