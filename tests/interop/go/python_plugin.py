@@ -14,11 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import anyio
 from grpclib import GRPCError, Status
 
-from pyvider_rpcplugin import context, plugin_server
-from tests.interop.go.proto.peer_grpc import AdderBase, AdderStub, PeerBase
+from pyvider_rpcplugin import context, plugin_client, plugin_server
+from tests.interop.go.proto.peer_grpc import AdderBase, AdderStub, PeerBase, PeerStub
 from tests.interop.go.proto.peer_pb2 import Key, Nothing, Pair, Service, Sum, Terms
 
 logger = logging.getLogger("interop")
+COOKIE = {
+    "PLUGIN_MAGIC_COOKIE_KEY": "INTEROP_COOKIE",
+    "PLUGIN_MAGIC_COOKIE_VALUE": "interop",
+}
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
 
@@ -98,16 +102,34 @@ class Adder(AdderBase):
         await stream.send_message(Sum(sum=terms.first + terms.second))
 
 
+class Forwarder(Peer):
+    """Asks a plugin of its own."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self.command = command
+
+    async def Put(self, stream):
+        pair = await stream.recv_message()
+        async with plugin_client([self.command], config=COOKIE) as client:
+            stub = client.stub(PeerStub)
+            await stub.Put(pair)
+            self.pairs[pair.key] = (await stub.Get(Key(key=pair.key))).value
+            async with client.broker.serve(Adder()) as number:
+                assert (await stub.CallBack(Service(id=number))).sum == 42
+        await stream.send_message(Nothing())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--inner")
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--versions", default="1")
     options = parser.parse_args()
     server = plugin_server(
-        handler=Peer(),
+        handler=Peer() if options.inner is None else Forwarder(options.inner),
+        config=COOKIE,
         protocol_versions=options.versions,
-        magic_cookie_key="INTEROP_COOKIE",
-        magic_cookie_value="interop",
     )
     server.run(backend=options.loop)
 

@@ -179,6 +179,25 @@ def test_log_lines_of_every_level(
     assert (report.exit, report.was_forced) == ("exit status 0", False)
 
 
+def test_a_log_line_that_is_too_long_is_cut(go_programs: Path, loop: str) -> None:
+    report = run_host(go_programs, python_plugin(loop), "long-log", "ping", mtls=True)
+    [line] = report.complaints
+    assert line.startswith("begin é\né\n")
+    # go-plugin logs what is longer in pieces, which mean nothing to it.
+    assert len(line.encode()) < 65536
+    assert [
+        line for line in report.log if "\\u" in line["@message"] or "\\n" in line["@message"]
+    ] == []
+
+
+def test_a_plugin_of_a_plugin(go_programs: Path, loop: str, mtls: bool) -> None:
+    # In the middle, what the outer host said to its plugin must not reach the inner one.
+    command = python_plugin(loop, "--inner", str(go_programs / "plugin"))
+    report = run_host(go_programs, command, "kv", mtls=mtls, group=os.getgid())
+    assert (report.error, report.errors, report.results) == ("", {}, {"kv": 1})
+    assert ended_well(report)
+
+
 def test_a_broken_handler_is_one_line_of_the_log(go_programs: Path, loop: str) -> None:
     report = run_host(go_programs, python_plugin(loop), "broken", "ping", mtls=True)
     assert report.errors["broken"]["code"] == "Unknown"

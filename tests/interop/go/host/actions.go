@@ -55,6 +55,7 @@ var actions = map[string]func(*session) (any, error){
 	"crash-exit":        func(s *session) (any, error) { return s.crash("exit") },
 	"crash-kill":        func(s *session) (any, error) { return s.crash("kill") },
 	"print":             (*session).print,
+	"long-log":          (*session).longLog,
 	"broken":            (*session).broken,
 	"log":               (*session).log,
 	"call-back":         (*session).callBack,
@@ -396,6 +397,15 @@ func (s *session) log() (any, error) {
 		}
 	}
 	return nil, nil
+}
+
+// longLog has the plugin log more than fits into a line.
+func (s *session) longLog() (any, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	message := "begin " + strings.Repeat("é\n", 100_000)
+	_, err := s.Log(ctx, &pb.LogRequest{Level: "warn", Message: message})
+	return nil, err
 }
 
 // callBack has the plugin call a service of this program.
