@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -143,7 +143,7 @@ def _from_json(line: str) -> LogLine | None:
         return None
     if not isinstance(values, dict):
         return None
-    fields: dict[str, Any] = values
+    fields = cast("dict[str, Any]", values)
     message = fields.pop("@message", "")
     word = fields.pop("@level", None)
     timestamp = fields.pop("@timestamp", None)
