@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -9,23 +10,35 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">= 2024.4"
-nox.options.sessions = ["lint", "types", "tests", "minimums", "wheel", "proto_check"]
+nox.options.sessions = ["lint", "types", "go", "tests", "minimums", "wheel", "proto_check"]
 nox.options.default_venv_backend = "virtualenv"
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
 
+GO_MODULE = ROOT / "tests" / "interop" / "go"
+
 # The folder that is protoc's root, the file in it, and what is generated from it.
 PROTOS = [
     (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
     (".", "tests/bench/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
     ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"]),
+    ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"]),
+    (
+        ".",
+        "tests/interop/go/proto/peer.proto",
+        ["python", "pyi", "grpclib_python", "go", "go-grpc"],
+    ),
 ]
 # This release's protoc is that of protobuf 4.25. The modules that it makes have no check of the
 # runtime's version, so that they work with all of them from there on: the tests run with the lowest
 # and with the newest. It needs the pkg_resources of an old setuptools.
 PROTOC = ["grpcio-tools == 1.62.3", "setuptools < 80", "grpclib == 0.4.9"]
+PROTOC_GO = [
+    "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12",
+    "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2",
+]
 
 
 @nox.session(python=OLDEST)
@@ -48,6 +61,15 @@ def types(session: nox.Session) -> None:
     for example in sorted(ROOT.glob("examples/*/")):
         with session.chdir(example):
             session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), ".")
+
+
+@nox.session(python=False)
+def go(session: nox.Session) -> None:
+    """The programs in Go that the tests talk to: how they are written, and what `go vet` finds."""
+    session.chdir(GO_MODULE)
+    if unformatted := session.run("gofmt", "-l", ".", external=True, silent=True):
+        session.error(f"run gofmt on:\n{unformatted}")
+    session.run("go", "vet", "./...", external=True)
 
 
 @nox.session(python=PYTHONS)
@@ -90,15 +112,21 @@ def wheel(session: nox.Session) -> None:
 def generate(session: nox.Session, out: Path) -> list[Path]:
     """Generate all modules below `out`, and return their paths there."""
     session.install(*PROTOC)
+    tools = Path(session.create_tmp()).resolve() / "go"
+    for tool in PROTOC_GO:
+        session.run("go", "install", tool, env={"GOBIN": str(tools)}, external=True)
+    path = os.pathsep.join([str(tools), *(session.bin_paths or ()), os.environ["PATH"]])
     before = set(out.rglob("*"))
     for root, proto, kinds in PROTOS:
         target = out / root
         target.mkdir(parents=True, exist_ok=True)
         session.run(
             "python", "-m", "grpc_tools.protoc", f"-I{ROOT / root}",
-            *(f"--{kind}_out={target}" for kind in kinds), str(ROOT / root / proto),
+            *(f"--{kind}_out={target}" for kind in kinds),
+            *(f"--{kind}_opt=paths=source_relative" for kind in kinds if kind.startswith("go")),
+            str(ROOT / root / proto), env={"PATH": path},
         )  # fmt: skip
-    return sorted(path for path in set(out.rglob("*.py*")) - before if path.is_file())
+    return sorted(path for path in set(out.rglob("*.*")) - before if path.is_file())
 
 
 @nox.session(python=OLDEST)

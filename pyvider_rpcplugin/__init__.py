@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
     from .server import RPCPluginServer
+    from .services import context
     from .transport import TCPSocketTransport, UnixSocketTransport
     from .types import (
         TRANSPORT_TYPES,
@@ -68,6 +69,7 @@ __all__ = [
     "UnixSocketTransport",
     "__version__",
     "configure",
+    "context",
     "plugin_client",
     "plugin_protocol",
     "plugin_server",
@@ -89,6 +91,7 @@ _HOMES = {
     "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
     "server": ("RPCPluginServer",),
+    "services": ("context",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),
     "types": (
         "TRANSPORT_TYPES",

@@ -113,7 +113,7 @@ class Session(Generic[T]):
         if _on_trio():
             import trio  # noqa: PLC0415 - loaded only where it runs
 
-            self._call_in_loop = trio.lowlevel.current_trio_token().run_sync_soon
+            self._call_in_loop = caller_from_threads()
             trio.lowlevel.spawn_system_task(
                 self._supervise, name=self.name, context=contextvars.copy_context()
             )
@@ -121,7 +121,7 @@ class Session(Generic[T]):
             import asyncio  # noqa: PLC0415 - loaded only where it runs
 
             loop = asyncio.get_running_loop()
-            self._call_in_loop = loop.call_soon_threadsafe
+            self._call_in_loop = caller_from_threads()
             # Not loop.create_task(): an eager task factory would run the first step of the session
             # inside the caller's own task.
             task = asyncio.Task(self._supervise(), loop=loop, name=self.name)
@@ -460,6 +460,20 @@ class _TrioWaiter(Waiter):
     @property
     def waiting(self) -> bool:
         return self._task is not None
+
+
+def caller_from_threads() -> Callable[[Callable[[], object]], object]:
+    """What lets other threads have a function called in the running loop, without waiting for it.
+
+    Once the loop has ended, it raises a RuntimeError.
+    """
+    if _on_trio():
+        import trio  # noqa: PLC0415 - loaded only where it runs
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def waiter_factory() -> Callable[[], Waiter]:

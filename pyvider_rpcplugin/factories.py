@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
+    from pyvider_rpcplugin.client._sinks import OutputSink
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
     from pyvider_rpcplugin.server import RPCPluginServer
@@ -90,6 +91,8 @@ def plugin_client(
     secure: SecureConfig | None = None,
     limits: ResourceLimits | None = None,
     address: str | None = None,
+    sync_stdout: OutputSink | None = None,
+    sync_stderr: OutputSink | None = None,
     **settings: Any,
 ) -> RPCPluginClient:
     """Make the client of a plugin, to be started by `async with` or by its `start()`.
@@ -108,6 +111,11 @@ def plugin_client(
         limits: What the plugin may use of memory, files, time and processes.
         address: Instead of a command: where a standalone server listens, as "host:port" or as
             the path of its socket.
+        sync_stdout: Where what the plugin prints once it serves goes: a function that is called
+            with bytes (async or not), a file for text or for bytes, or a stream of anyio's that
+            sends bytes. It stays the caller's to close. By default, that is dropped.
+        sync_stderr: The same for what it prints to `sys.stderr`. By default, that goes into the
+            plugin's log.
         settings: Any setting, in lower case and without its prefix.
 
     Returns:
@@ -130,6 +138,8 @@ def plugin_client(
         secure=secure,
         limits=limits,
         address=address,
+        sync_stdout=sync_stdout,
+        sync_stderr=sync_stderr,
         **settings,
     )
 

@@ -18,6 +18,7 @@ from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_
 from ._command import checked_command, plugin_name
 from ._handle import ChannelHandle
 from ._launch import Launch, LaunchOptions
+from ._sinks import delivery
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin._tasks import AnyTaskGroup
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.services import Broker
+
+    from ._sinks import Deliver, OutputSink
 
 T = TypeVar("T")
 
@@ -58,6 +62,8 @@ class RPCPluginClient:
         secure: SecureConfig | None = None,
         limits: ResourceLimits | None = None,
         address: str | None = None,
+        sync_stdout: OutputSink | None = None,
+        sync_stderr: OutputSink | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a client. What is wrong with the arguments, `start` says.
@@ -74,6 +80,8 @@ class RPCPluginClient:
             secure: The checksum of the program; no other one is started.
             limits: What the plugin may use of memory, files, time and processes.
             address: Where a standalone server listens, instead of a command.
+            sync_stdout: Where what the plugin prints goes.
+            sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
@@ -86,6 +94,8 @@ class RPCPluginClient:
         self._tls = tls
         self._secure = secure
         self._limits = limits
+        self._sync_stdout = sync_stdout
+        self._sync_stderr = sync_stderr
         self._stdin: Literal["null", "inherit"] = stdin
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
@@ -164,6 +174,20 @@ class RPCPluginClient:
     def grpc_channel(self) -> Channel | None:
         """The channel to the plugin: None before the start and after the stop."""
         return self._launch.channel if self._launch is not None else None
+
+    @property
+    def broker(self) -> Broker:
+        """What makes more connections between this host and its plugin, in both directions.
+
+        Raises:
+            RPCPluginError: The client is not running, or the plugin was not started by it.
+        """
+        self._current_channel()
+        broker = self._launch.broker if self._launch is not None else None
+        if broker is None:
+            msg = f"there is no broker to {self.name}: it was not started by this host"
+            raise RPCPluginError(msg, phase="broker")
+        return broker
 
     def stub(self, stub_class: Callable[[grpclib.client.Channel], T]) -> T:
         """Make a stub that calls this plugin.
@@ -275,11 +299,21 @@ class RPCPluginClient:
             tls=self._tls,
             secure=_checked_option("secure", self._secure, self.command),
             limits=_checked_option("limits", self._limits, self.command),
+            sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
+            sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
         )
         apply_log_level("host")
         if self._exited.is_set():
             self._exited = anyio.Event()
         return Launch(self.name, self._settings, options, self._exited)
+
+    def _delivery(self, option: str, sink: OutputSink | None) -> Deliver | None:
+        if sink is None:
+            return None
+        if self.command is None:
+            msg = f"{option} needs a command: a standalone server keeps what it prints"
+            raise ConfigError(msg, phase="settings")
+        return delivery(sink, option)
 
     async def _stop(self) -> None:
         session = self._session

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.transport._folder import make_locked, new_name, remove
 from pyvider_rpcplugin.transport._path import (
     LONGEST_PATH,
     anybody_may_replace,
@@ -19,16 +20,12 @@ from pyvider_rpcplugin.transport._path import (
     temporary_folders,
 )
 
-if sys.platform != "win32":
-    import fcntl
-
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "rpcplugin-host-"
-_LOCK = "lock"
+_KIND = "host-"
 # What a plugin's socket is called inside is the plugin's choice; Go's and ours are shorter.
 _ROOM_FOR_NAME = 28
 
@@ -65,14 +62,15 @@ def socket_folder(parent: str, group: str = "") -> Generator[str | None]:
             let_group_in(folder, group_number(group), 0o770)
         yield folder
     finally:
-        _remove(folder)
+        with contextlib.suppress(OSError):
+            remove(folder)
         os.close(lock)
 
 
 def _make_in(parent: str) -> tuple[str, int] | None:
     """Make it where it was asked for; None if its path would be too long for a socket."""
     place = os.path.abspath(parent)
-    name = _new_name()
+    name = new_name(_KIND)
     if not _fits(place, name):
         if not _fits(place, ""):
             msg = f"the folder for the plugin's sockets has too long a path: {parent}"
@@ -82,7 +80,7 @@ def _make_in(parent: str) -> tuple[str, int] | None:
     if anybody_may_replace(place):
         logger.warning("everybody may replace the sockets in %s: it lacks the sticky bit", parent)
     try:
-        return _make(place, name)
+        return make_locked(place, name)
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         msg = f"cannot make a folder for the plugin's socket in {parent}: {reason}"
@@ -93,40 +91,18 @@ def _make_in(parent: str) -> tuple[str, int] | None:
 def _make_somewhere() -> tuple[str, int] | None:
     """Make it in the first temporary folder that is short, safe, and can be written to."""
     for place in temporary_folders():
-        name = _new_name()
+        name = new_name(_KIND)
         if not _fits(place, name):
             continue
         try:
-            return _make(place, name)
+            return make_locked(place, name)
         except OSError as exc:
             logger.debug("client.folder.none parent=%s reason=%s", place, exc.strerror)
     return None
 
 
-def _new_name() -> str:
-    return f"{_PREFIX}{os.urandom(6).hex()}"
-
-
 def _fits(place: str, name: str) -> bool:
     return len(os.fsencode(os.path.join(place, name))) + _ROOM_FOR_NAME <= LONGEST_PATH
-
-
-def _make(place: str, name: str) -> tuple[str, int]:
-    """Make the folder and lock it; return its path and the lock's descriptor."""
-    _sweep(place)
-    folder = os.path.join(place, name)
-    os.mkdir(folder, 0o700)
-    path = os.path.join(folder, _LOCK)
-    # The file gets its name only when it is locked: before that, somebody else's sweep would
-    # take the folder for one that was left.
-    lock = os.open(path + "-", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(path + "-", path)
-    except OSError:
-        os.close(lock)
-        raise
-    return folder, lock
 
 
 def remove_dead_socket(path: str) -> None:
@@ -144,30 +120,3 @@ def remove_dead_socket(path: str) -> None:
                 return
     except OSError as exc:
         logger.debug("client.socket.left path=%s reason=%s", path, exc.strerror)
-
-
-def _sweep(place: str) -> None:
-    """Remove the folders of hosts that have ended without doing so."""
-    for entry in os.scandir(place):
-        if not entry.name.startswith(_PREFIX):
-            continue
-        # Gone already, or in use: none of our business.
-        with contextlib.suppress(OSError):
-            found = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                continue
-            lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(entry.path)
-            finally:
-                os.close(lock)
-
-
-def _remove(folder: str) -> None:
-    """Remove the folder with its lock and the sockets in it; nothing else belongs there."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.name == _LOCK or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                os.unlink(entry.path)
-        os.rmdir(folder)

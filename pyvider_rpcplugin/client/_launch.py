@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +32,8 @@ from pyvider_rpcplugin.services import request_shutdown, rpc_options
 from ._command import server_name, transport_at
 from ._errors import complete, failure
 from ._folder import remove_dead_socket, socket_folder
+from ._log import LineLog, OutputLog, PluginLog
+from ._relay import OutputRelay
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport
+
+    from ._sinks import Deliver
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
 EXIT_GRACE = 0.25
@@ -71,6 +75,8 @@ class LaunchOptions:
     tls: ssl.SSLContext | None
     secure: SecureConfig | None
     limits: ResourceLimits | None
+    sync_stdout: Deliver | None
+    sync_stderr: Deliver | None
 
 
 class Launch:
@@ -78,6 +84,7 @@ class Launch:
 
     Attributes:
         channel: What calls go through, as soon as it is up.
+        broker: What makes more connections, at the same time.
         exit: How the plugin has ended, once it has.
         exited: Set at the same time.
     """
@@ -88,13 +95,16 @@ class Launch:
         self.name = name
         self.settings = settings
         self.channel: Channel | None = None
+        self.broker: Broker | None = None
         self.record: HandshakeRecord | None = None
         self.pid: int | None = None
         self.exit: PluginExit | None = None
         self.exited = exited
         self._options = options
         self._may_pass = False
-        self._log = _PluginLog(name, settings.log_level)
+        self._log = PluginLog(name, settings.log_level)
+        self._stderr = LineLog(self._log)
+        self._after_line = b""
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -143,7 +153,7 @@ class Launch:
                             env=environment,
                             cwd=options.cwd,
                             stdin=options.stdin,
-                            on_stderr_line=self._on_stderr,
+                            on_stderr_line=self._stderr.feed,
                             executable=program.executable,
                             pass_fds=program.pass_fds,
                             limits=options.limits,
@@ -157,8 +167,9 @@ class Launch:
                         link = _Link(
                             _transport_of(record), self._credentials(tls, record, process), process
                         )
-                        await self._serve_process(session, process, record, link, retries)
+                        await self._serve_process(session, process, record, link, settings, retries)
         finally:
+            self._stderr.flush()
             if self.record is not None and self.record.network == "unix":
                 remove_dead_socket(self.record.address)
             if process is not None and session.up:
@@ -173,6 +184,7 @@ class Launch:
                     tg.start_soon(_hurry_when_exited, process, scope)
                     await self._read_line(process, reader)
                     tg.cancel_scope.cancel()
+            self._after_line = reader.leftover
             if reader.line is None:
                 raise await self._no_line(process, reader, limit, timed_out=scope.cancelled_caught)
             record = parse_handshake_line(
@@ -228,17 +240,31 @@ class Launch:
         process: PluginProcess,
         record: HandshakeRecord,
         link: _Link,
+        settings: Settings,
         retries: Retries,
     ) -> None:
         channel = self._make_channel(link)
+        printed = OutputLog(self._log)
+        output = OutputRelay(
+            self._options.sync_stdout, self._options.sync_stderr or printed.take, self._log
+        )
         with unwrapped():
             async with anyio.create_task_group() as tg:
-                tg.start_soon(process.drain_stdout)
+                tg.start_soon(self._stderr.run)
+                tg.start_soon(printed.run)
+                output.raw(self._after_line)
+                tg.start_soon(_drain, process, output)
                 await self._connect(tg, link, channel, record.address, process, retries)
-                self.channel = channel
+                tg.start_soon(output.run, channel)
+                broker = link.broker(record, settings)
+                await tg.start(broker.run)
+                tg.start_soon(broker.keep_conversation, channel)
+                self.channel, self.broker = channel, broker
                 session.started(None)
                 await _first(session.stop_requested, process.exited)
                 if process.exited.is_set():
+                    self._stderr.flush()
+                    broker.refuse(f"is closed: the plugin {process.exit.describe()}")
                     self._log.warning("plugin %s %s", self.name, process.exit.describe())
                 else:
                     await process.shutdown(
@@ -250,6 +276,8 @@ class Launch:
                 channel.endpoint_ended(process.exit)
                 with anyio.move_on_after(_LOSS_GRACE):
                     await link.ended.wait()
+                    await output.ended.wait()
+                printed.flush()
                 channel.close()
                 tg.cancel_scope.cancel()
 
@@ -335,13 +363,10 @@ class Launch:
             raise error
         raise error from cause
 
-    def _on_stderr(self, line: str) -> None:
-        self._log.debug("%s", line)
-
 
 def load_engine(mode: Mode) -> None:
     """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
-    names = ["rpc._channel", "transport._choose"]
+    names = ["rpc._channel", "services.broker", "transport._choose"]
     if mode is not Mode.PLAIN:
         names += ["crypto.contexts", "transport._tls"]
     for name in names:
@@ -352,19 +377,6 @@ def _transport_of(record: HandshakeRecord) -> RPCPluginTransport:
     from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
     return transport_for(record.network, record.address)
-
-
-class _PluginLog(logging.LoggerAdapter[logging.Logger]):
-    """The log of one plugin; its level is a setting of one client, and others share the logger."""
-
-    def __init__(self, name: str, level: str) -> None:
-        logger = logging.getLogger(f"pyvider_rpcplugin.plugins.{name}")
-        logger.setLevel(logging.DEBUG)
-        super().__init__(logger)
-        self._level = logging.getLevelNamesMapping()[level]
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in the base class
-        return level >= self._level and super().isEnabledFor(level)
 
 
 class _Link:
@@ -397,12 +409,26 @@ class _Link:
         """Say how the plugin ended, if it has; otherwise it may be connected to again."""
         return None if self._process is None else await _exit_of(self._process)
 
+    def broker(self, record: HandshakeRecord, settings: Settings) -> Broker:
+        """Make the broker for more connections like the ones made here."""
+        from pyvider_rpcplugin.services import host_broker  # noqa: PLC0415 - see load_engine
+
+        return host_broker(record, settings, self._credentials, self.explain_loss)
+
     async def run(self, channel: Channel, *, task_status: TaskStatus[None]) -> None:
         """Run the channel, and note when it has ended."""
         try:
             await channel.run(task_status=task_status)
         finally:
             self.ended.set()
+
+
+async def _drain(process: PluginProcess, output: OutputRelay) -> None:
+    """Read what the plugin writes to its pipe, to the end."""
+    try:
+        await process.drain_stdout(output.raw)
+    finally:
+        output.end_raw()
 
 
 def _bound(all_together: bool, setting: str) -> str:

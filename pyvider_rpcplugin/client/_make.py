@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-OPTIONS = ("env", "inherit_env", "cwd", "stdin", "tls", "secure", "limits", "address")
+OPTIONS = (
+    "env",
+    "inherit_env",
+    "cwd",
+    "stdin",
+    "tls",
+    "secure",
+    "limits",
+    "address",
+    "sync_stdout",
+    "sync_stderr",
+)
 
 
 def make_client(

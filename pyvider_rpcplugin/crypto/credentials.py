@@ -6,6 +6,7 @@ certificate of AutoMTLS), and has the `Credentials` that each new connection ask
 
 from __future__ import annotations
 
+import functools
 import logging
 import ssl
 from enum import StrEnum
@@ -45,12 +46,21 @@ class Credentials:
         files: What the context is made from.
         pinned: The DER of the only certificate that the peer may have.
         server_hostname: The name that a client wants to find in the server's certificate.
+        make_reversed: Makes the context for connections that begin at the other end.
 
     Raises:
         SecurityError: The context cannot be made.
     """
 
-    __slots__ = ("_context", "_files", "_make", "_seen", "pinned", "server_hostname")
+    __slots__ = (
+        "_context",
+        "_files",
+        "_make",
+        "_make_reversed",
+        "_seen",
+        "pinned",
+        "server_hostname",
+    )
 
     def __init__(
         self,
@@ -59,14 +69,29 @@ class Credentials:
         files: Sequence[PemSource] = (),
         pinned: bytes | None = None,
         server_hostname: str = _SERVER_NAME,
+        make_reversed: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self.pinned: bytes | None = pinned
         self.server_hostname: str = server_hostname
         self._make = make
+        self._make_reversed = make_reversed
         self._files = tuple(file for file in files if file.path is not None)
         # Before the files are read: what changes meanwhile is noticed the next time.
         self._seen = self._stamps()
         self._context = make()
+
+    def reversed(self) -> Credentials:
+        """The same certificates for connections that the other side begins, or this one accepts.
+
+        Raises:
+            SecurityError: There are none for that: a context of the caller's own has one role, and
+                who has no certificate cannot be connected to.
+        """
+        if self._make_reversed is None:
+            msg = "there is no certificate for connections in the other direction"
+            hint = "AutoMTLS has them; so do settings with a certificate, a key, and whom to trust."
+            raise SecurityError(msg, hint, phase="tls")
+        return Credentials(self._make_reversed, files=self._files, pinned=self.pinned)
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection, made from the files as they are now.
@@ -118,6 +143,7 @@ class _Auto:
     def credentials(self, answer: bytes | None) -> Credentials | None:
         from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
             auto_client_context,
+            auto_server_context,
         )
 
         if answer is None:
@@ -127,7 +153,11 @@ class _Auto:
             raise SecurityError(msg, hint, phase="handshake")
         own = self._own
         try:
-            return Credentials(lambda: auto_client_context(own, answer), pinned=answer)
+            return Credentials(
+                lambda: auto_client_context(own, answer),
+                pinned=answer,
+                make_reversed=lambda: auto_server_context(own, answer),
+            )
         except SecurityError as error:
             msg = "the certificate in the plugin's handshake line is none that can be read"
             raise SecurityError(msg, error.hint, phase="handshake") from None
@@ -245,6 +275,7 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
         auto_certificate,
     )
     from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
+        auto_client_context,
         auto_server_context,
         peer_certificate,
     )
@@ -252,7 +283,11 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
     peer = peer_certificate(host)
     own = auto_certificate(settings.cert_curve, settings.cert_validity_days)
     try:
-        credentials = Credentials(lambda: auto_server_context(own, peer), pinned=peer)
+        credentials = Credentials(
+            lambda: auto_server_context(own, peer),
+            pinned=peer,
+            make_reversed=lambda: auto_client_context(own, peer),
+        )
     except SecurityError as error:
         msg = "the certificate of the host, in PLUGIN_CLIENT_CERT, is none that can be read"
         raise refused(msg, error.hint) from None
@@ -290,20 +325,29 @@ def _host_credentials(settings: Settings, server_hostname: str) -> Credentials |
         raise refused(msg, "Set PLUGIN_SERVER_ROOT_CERTS or PLUGIN_CA_CERT.")
     trusted = roots
 
-    def make() -> ssl.SSLContext:
+    def make(*, as_server: bool = False) -> ssl.SSLContext:
         from pyvider_rpcplugin.crypto._identity import (  # noqa: PLC0415 - loads a large library
             load_identity,
             load_roots,
         )
         from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
             client_context,
+            server_context,
         )
 
         identity = load_identity(*given, settings=names) if any(given) else None
-        return client_context(load_roots(trusted[1], setting=trusted[0]), identity)
+        roots = load_roots(trusted[1], setting=trusted[0])
+        if as_server and identity is not None:
+            return server_context(identity, roots)
+        return client_context(roots, identity)
 
     files = [PemSource(name, value) for name, value in (*zip(names, given, strict=True), trusted)]
-    return Credentials(make, files=files, server_hostname=server_hostname)
+    return Credentials(
+        make,
+        files=files,
+        server_hostname=server_hostname,
+        make_reversed=functools.partial(make, as_server=True) if any(given) else None,
+    )
 
 
 def _plugin_credentials(settings: Settings) -> Credentials | None:
@@ -327,20 +371,22 @@ def _plugin_credentials(settings: Settings) -> Credentials | None:
         raise refused(msg, hint + "anybody in.")
     trusted = roots
 
-    def make() -> ssl.SSLContext:
+    def make(*, as_client: bool = False) -> ssl.SSLContext:
         from pyvider_rpcplugin.crypto._identity import (  # noqa: PLC0415 - loads a large library
             load_identity,
             load_roots,
         )
         from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
+            client_context,
             server_context,
         )
 
         identity = load_identity(*given, settings=names)
-        return server_context(identity, load_roots(trusted[1], setting=trusted[0]))
+        roots = load_roots(trusted[1], setting=trusted[0])
+        return client_context(roots, identity) if as_client else server_context(identity, roots)
 
     files = [PemSource(name, value) for name, value in (*zip(names, given, strict=True), trusted)]
-    return Credentials(make, files=files)
+    return Credentials(make, files=files, make_reversed=functools.partial(make, as_client=True))
 
 
 def _roots(settings: Settings, name: str) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.exception import HandshakeError
 from pyvider_rpcplugin.handshake._line import EXPECTED, is_handshake_attempt
+from pyvider_rpcplugin.logs import readable
 
 if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
@@ -113,7 +114,7 @@ class HandshakeReader:
             hint = "Does the command start a plugin, and does it start when run by hand?"
         return HandshakeError(
             message,
-            "\n".join((hint, *(f"stderr: {line}"[:300] for line in tail))),
+            "\n".join((hint, *(f"stderr: {readable(line)}"[:300] for line in tail))),
             phase="handshake",
             exit=exit,
         )

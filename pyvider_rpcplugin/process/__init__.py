@@ -9,6 +9,7 @@ from pyvider_rpcplugin._lazy import lazy_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyvider_rpcplugin.process._lines import LineSplitter
     from pyvider_rpcplugin.process._process import PluginProcess, start_process
     from pyvider_rpcplugin.process._verify import Checked, checked
     from pyvider_rpcplugin.process.checksum import SecureConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checked",
+    "LineSplitter",
     "PluginProcess",
     "ResourceLimits",
     "SecureConfig",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_lines": ("LineSplitter",),
     "_process": ("PluginProcess", "start_process"),
     "_verify": ("Checked", "checked"),
     "checksum": ("SecureConfig",),

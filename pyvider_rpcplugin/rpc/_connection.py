@@ -53,8 +53,9 @@ _LARGEST_OUTPUT = 16 << 20
 _GUARD_INTERVAL = 1.0
 _LAST_WORDS_TIMEOUT = 1.0
 # Up to so many calls each send is worth a system call of its own; beyond, output is gathered
-# until there is a batch. Large content is left to the writing task, which does not copy it.
-_FEW_STREAMS = 2
+# until there is a batch. Two more stand open between a host and its plugin all the time, and are
+# mostly silent. Large content is left to the writing task, which does not copy it.
+_FEW_STREAMS = 4
 _BATCH_SIZE = 4096
 _LARGEST_BATCH = 65_536
 

@@ -24,11 +24,11 @@ from ._connection import RPCConnection
 from ._metadata import UNLIMITED, Deadline, current_deadline, header_list_size
 from ._options import RPCOptions
 from ._request import Refusal, request_head
-from ._server_stream import ServerStream
+from ._server_stream import ServerStream, current_call
 from ._status import CallStatus, status_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from anyio.abc import ByteStream, Listener, TaskGroup, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
@@ -76,6 +76,8 @@ class Server:
 
     Attributes:
         methods: The handlers by their methods' full paths.
+        standing: Methods whose calls live as long as their connection: a stop does not wait for
+            them, but for all others, and then ends them.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Server:
         options: RPCOptions | None = None,
     ) -> None:
         self.methods: dict[str, Handler] = {}
+        self.standing: set[str] = set()
         self.codec: CodecBase = codec or default_codec()
         self._default_codecs = codec is None
         self._own_details_codec = status_details_codec
@@ -169,11 +172,15 @@ class Server:
         finally:
             self._connections.discard(connection)
 
-    async def stop(self, grace: float) -> None:
+    async def stop(
+        self, grace: float, *, at_last: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
         """Stop: accept nothing more, let running calls finish, then end them with CANCELLED.
 
         Args:
             grace: Seconds that running calls get.
+            at_last: What is still to be done before the connections are closed, and the standing
+                calls with them. It bounds itself.
 
         Cancellation:
             Ends the running calls at once; they still get CANCELLED.
@@ -188,6 +195,8 @@ class Server:
             with anyio.move_on_after(grace):
                 for connection in connections:
                     await connection.idle.wait()
+            if at_last is not None:
+                await at_last()
         finally:
             for connection in connections:
                 connection.cancel_calls()
@@ -316,8 +325,12 @@ class _ServerConnection:
         self._connection.close()
 
     def _close_if_idle(self) -> None:
-        if self._draining and not self._calls:
+        if not self._draining:
+            return
+        standing = self._server.standing
+        if all(call.head.path in standing for call in self._calls):
             self.idle.set()
+        if not self._calls:
             self._connection.close()
 
     def _accept(self, stream: H2Stream, block: HeaderBlock, _end_stream: bool) -> None:
@@ -357,6 +370,7 @@ class _ServerConnection:
         """Run one handler. Whatever it does, the client gets a status, and nobody else notices."""
         status: CallStatus | None = None
         ended = _ENDED
+        current_call.set(call)
         try:
             if call.cancel_status is not None:
                 pass  # It was given up before it had begun.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from grpclib.const import Status
@@ -34,6 +35,9 @@ else:
 
 RecvT = TypeVar("RecvT")
 SendT = TypeVar("SendT")
+
+current_call: ContextVar[ServerStream[Any, Any] | None] = ContextVar("current_call", default=None)
+"""The call that is being handled."""
 
 
 class ServerStream(_Base[RecvT, SendT]):

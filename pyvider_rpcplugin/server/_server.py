@@ -34,12 +34,16 @@ from pyvider_rpcplugin.services import (
     ControllerService,
     HealthService,
     apply_log_level,
+    current_broker,
+    plugin_broker,
     rpc_options,
 )
 
 from ._host import wait_for_host_to_end
 from ._listen import Place, listening
+from ._logging import log_crash, logging_to_host
 from ._signals import Arrivals, caught_signals
+from ._stdio import CapturedOutput
 from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
@@ -47,7 +51,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from typing import Literal
 
+    from anyio.abc import TaskStatus
+
     from pyvider_rpcplugin.crypto import Credentials, PluginTLS
+    from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
 logger = logging.getLogger(__name__)
@@ -192,6 +199,9 @@ class RPCPluginServer:
         Started by hand, a plugin cannot serve: then this says so on stderr and exits with
         status 1. So does whatever else keeps it from serving.
 
+        What is logged meanwhile goes to the host, unless the program has set up logging itself.
+        So does, as one record, the exception that ends the serving.
+
         Args:
             backend: The event loop: "asyncio" or "trio".
             backend_options: What `anyio.run` takes as backend_options.
@@ -199,11 +209,18 @@ class RPCPluginServer:
         Raises:
             SystemExit: With status 1.
         """
-        try:
-            anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
-        except RPCPluginError as exc:
-            sys.stderr.write(f"{exc}\n")
-            raise SystemExit(1) from None
+        level = "INFO" if self._settings is None else self._settings.log_level
+        with contextlib.nullcontext() if self.standalone else logging_to_host(level):
+            try:
+                anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
+            except RPCPluginError as exc:
+                sys.stderr.write(f"{exc}\n")
+                raise SystemExit(1) from None
+            except Exception as exc:
+                if self.standalone:
+                    raise
+                log_crash(exc)
+                raise SystemExit(1) from None
 
     # Where the session runs.
 
@@ -285,7 +302,8 @@ class RPCPluginServer:
         else:
             apply_log_level("plugin")
         tls = plugin_tls(settings, self._tls, standalone=self.standalone)
-        rpc = Server(options=rpc_options(settings))
+        options = rpc_options(settings)
+        rpc = Server(options=options)
         self._health.start()
         await register(rpc, self.protocol, self.handler)
         if settings.health_service_enabled:
@@ -293,23 +311,34 @@ class RPCPluginServer:
         if not self.standalone:
             # Whoever can connect may use it. Without a host that would be anybody.
             rpc.add_service(ControllerService(session.request_stop))
+        printed = CapturedOutput()
+        if not self.standalone:
+            rpc.add_service(printed.service)
+            rpc.standing.update(printed.service.methods)
         with contextlib.ExitStack() as process_wide:
             arrivals = _catch_signals(process_wide, self.standalone, settings, is_program)
             stdout = None
             if not self.standalone and _in_main_thread():
                 stdout = process_wide.enter_context(guarded_stdout())
+                process_wide.enter_context(printed)
             async with listening(self._place, settings) as (network, plain):
                 listener = _secured(plain, tls.credentials, settings)
                 self._address = listener.address
+                broker = None
+                if not self.standalone:
+                    broker = plugin_broker(network, listener.address, settings, tls.credentials)
+                    rpc.add_service(broker)
                 try:
                     await self._accept(
                         rpc,
+                        broker,
                         settings,
                         session,
                         network,
                         listener,
                         tls,
                         stdout,
+                        printed,
                         arrivals,
                         task_status,
                     )
@@ -319,18 +348,22 @@ class RPCPluginServer:
     async def _accept(
         self,
         rpc: Server,
+        broker: Broker | None,
         settings: Settings,
         session: Session[str],
         network: Any,
         listener: StreamListener,
         tls: PluginTLS,
         stdout: int | None,
+        printed: CapturedOutput,
         arrivals: Arrivals | None,
         task_status: _TaskStatus | None,
     ) -> None:
         with unwrapped():
             async with anyio.create_task_group() as tg:
-                await tg.start(rpc.serve, listener)
+                if broker is not None:
+                    await tg.start(broker.run)
+                await tg.start(_serve_calls, rpc, listener, broker)
                 if arrivals is not None:
                     tg.start_soon(_stop_at_signal, arrivals, session)
                 if settings.shutdown_file_path:
@@ -339,15 +372,24 @@ class RPCPluginServer:
                     self._greet(settings, network, listener.address, tls.certificate, stdout)
                     if stdout is not None:
                         tg.start_soon(_stop_with_host, stdout, session)
-                logger.debug("server.listening network=%s address=%s", network, listener.address)
-                session.started(listener.address)
-                if task_status is not None:
-                    task_status.started(listener.address)
-                await session.stop_requested.wait()
-                self._health.stop()
-                # Whoever connects from now on is refused, and not left waiting for an answer.
-                await listener.aclose()
-                await rpc.stop(settings.grpc_grace_period if self._grace is None else self._grace)
+                        printed.begin()
+                try:
+                    logger.debug(
+                        "server.listening network=%s address=%s", network, listener.address
+                    )
+                    session.started(listener.address)
+                    if task_status is not None:
+                        task_status.started(listener.address)
+                    await session.stop_requested.wait()
+                    self._health.stop()
+                    # Whoever connects from now on is refused, and not left waiting for an answer.
+                    await listener.aclose()
+                    if broker is not None:
+                        tg.start_soon(broker.stop, "is closing: the plugin stops")
+                    grace = settings.grpc_grace_period if self._grace is None else self._grace
+                    await rpc.stop(grace, at_last=printed.finish)
+                finally:
+                    printed.end()
                 tg.cancel_scope.cancel()
 
     def _greet(
@@ -368,6 +410,14 @@ class RPCPluginServer:
             multiplex=False if settings.multiplex_requested else None,
         )
         write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+async def _serve_calls(
+    rpc: Server, listener: StreamListener, broker: Broker | None, *, task_status: TaskStatus[None]
+) -> None:
+    """Serve, and let handlers find the broker."""
+    current_broker.set(broker)
+    await rpc.serve(listener, task_status=task_status)
 
 
 def _secured(

@@ -102,3 +102,67 @@ class HealthListResponse(msgspec.Struct, frozen=True):
                     parts.get(2, b"")
                 )
         return cls(statuses)
+
+
+class Knock(msgspec.Struct, frozen=True):
+    """`plugin.ConnInfo.Knock`, with which streams of a multiplexed connection are agreed on."""
+
+    knock: bool = False
+    ack: bool = False
+    error: str = ""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        """Encode it."""
+        error = bytes_field(3, self.error.encode()) if self.error else b""
+        return number_field(1, self.knock) + number_field(2, self.ack) + error
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Knock:  # noqa: N802
+        """Decode it."""
+        knock = ack = False
+        error = b""
+        for number, value in fields(data):
+            if number == 1 and isinstance(value, int):
+                knock = bool(value)
+            elif number == 2 and isinstance(value, int):
+                ack = bool(value)
+            elif number == 3 and isinstance(value, bytes):
+                error = value
+        return cls(knock, ack, error.decode())
+
+
+class ConnInfo(msgspec.Struct, frozen=True):
+    """`plugin.ConnInfo`: where the service with this number can be reached."""
+
+    service_id: int = 0
+    network: str = ""
+    address: str = ""
+    knock: Knock | None = None
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        """Encode it."""
+        out = number_field(1, self.service_id)
+        if self.network:
+            out += bytes_field(2, self.network.encode())
+        if self.address:
+            out += bytes_field(3, self.address.encode())
+        if self.knock is not None:
+            out += bytes_field(4, self.knock.SerializeToString())
+        return out
+
+    @classmethod
+    def FromString(cls, data: bytes) -> ConnInfo:  # noqa: N802
+        """Decode it."""
+        service_id = 0
+        network = address = b""
+        knock: Knock | None = None
+        for number, value in fields(data):
+            if number == 1 and isinstance(value, int):
+                service_id = value & 0xFFFF_FFFF  # as protobuf does with what is no uint32
+            elif number == 2 and isinstance(value, bytes):
+                network = value
+            elif number == 3 and isinstance(value, bytes):
+                address = value
+            elif number == 4 and isinstance(value, bytes):
+                knock = Knock.FromString(value)
+        return cls(service_id, network.decode(), address.decode(), knock)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.transport._folder import make_locked, new_name, remove as remove_folder
 from pyvider_rpcplugin.transport._path import (
     LONGEST_PATH,
     group_number,
@@ -93,8 +94,9 @@ class UnixSocketTransport(RPCPluginTransport):
         name = f"plugin-{os.urandom(6).hex()}.sock"
         if self._folder is not None:
             return _checked_path(os.path.join(os.path.abspath(self._folder), name))
-        folder = _make_private_folder(len(os.fsencode(name)) + 1)
-        stack.callback(_remove, folder, _identity(folder), os.rmdir)
+        folder, lock = _make_private_folder(len(os.fsencode(name)) + 1)
+        stack.callback(os.close, lock)
+        stack.callback(_remove, folder, _identity(folder), remove_folder)
         if group is not None:
             # They may reach the socket, and see nothing else.
             let_group_in(folder, group, 0o710)
@@ -185,19 +187,21 @@ def _clear_stale_socket(path: str) -> None:
         raise TransportError(message, hint="choose another path, or stop the other server")
 
 
-def _make_private_folder(room: int) -> str:
-    """Make a folder that only this user may enter, short enough for a name of `room` bytes."""
+def _make_private_folder(room: int) -> tuple[str, int]:
+    """Make a folder that only this user may enter, short enough for a name of `room` bytes.
+
+    Returns:
+        Its path, and the descriptor of the lock by which the next one sees that it is in use.
+    """
     failure: OSError | None = None
     for parent in temporary_folders():
-        folder = os.path.join(parent, f"pyvider-rpcplugin-{os.urandom(6).hex()}")
-        if len(os.fsencode(folder)) + room > LONGEST_PATH:
+        name = new_name()
+        if len(os.fsencode(os.path.join(parent, name))) + room > LONGEST_PATH:
             continue
         try:
-            os.mkdir(folder, 0o700)
+            return make_locked(parent, name)
         except OSError as error:
             failure = failure or error
-        else:
-            return folder
     reason = "every path is too long" if failure is None else (failure.strerror or "").lower()
     message = f"cannot make a folder for the unix socket: {reason}"
     raise TransportError(message, hint="set TMPDIR to a short path that can be written to")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyvider_rpcplugin.client._folder import _PREFIX, remove_dead_socket, socket_folder
+from pyvider_rpcplugin.client._folder import remove_dead_socket, socket_folder
 from pyvider_rpcplugin.exception import TransportError
+from pyvider_rpcplugin.transport._folder import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,15 +53,15 @@ def test_what_does_not_belong_there_is_never_removed(place: Path) -> None:
 def test_a_folder_that_is_in_use_is_left_alone_and_one_that_was_left_is_removed(
     place: Path,
 ) -> None:
-    left = place / f"{_PREFIX}left"
+    left = place / f"{PREFIX}left"
     left.mkdir()
     (left / "lock").touch()
-    unfinished = place / f"{_PREFIX}unfinished"
+    unfinished = place / f"{PREFIX}unfinished"
     unfinished.mkdir()
     other = place / "other"
     other.mkdir()
     (other / "lock").touch()
-    (place / f"{_PREFIX}link").symlink_to(other)
+    (place / f"{PREFIX}link").symlink_to(other)
     with socket_folder(str(place)) as first, socket_folder(str(place)) as second:
         assert first is not None
         assert second is not None

@@ -16,3 +16,8 @@ def echo(*options: str) -> list[str]:
 def broken(mode: str, *options: str) -> list[str]:
     """A program that fails to be a plugin in one of the ways that its file lists."""
     return [sys.executable, str(FOLDER / "broken_plugin.py"), mode, *options]
+
+
+def talking(*options: str) -> list[str]:
+    """A plugin that prints and logs, on the loop of its first argument."""
+    return [sys.executable, str(FOLDER / "talking_plugin.py"), *options]

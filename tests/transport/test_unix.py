@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -51,6 +52,26 @@ async def test_without_a_path_the_socket_lies_in_a_private_folder_and_both_vanis
         path = Path(listener.address)
         assert path.parent.parent == folder
         assert (mode(path.parent), mode(path)) == (0o700, 0o600)
+    assert list(folder.iterdir()) == []
+
+
+async def test_what_a_killed_process_left_is_removed_by_the_next_one(folder):
+    program = (
+        "import anyio, os\n"
+        "from pyvider_rpcplugin.transport import UnixSocketTransport\n"
+        "async def main():\n"
+        "    async with UnixSocketTransport().listen():\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "anyio.run(main)\n"
+    )
+    async with UnixSocketTransport().listen() as mine:
+        await anyio.run_process([sys.executable, "-c", program], check=False)
+        left = set(folder.iterdir()) - {Path(mine.address).parent}
+        assert len(left) == 1
+        async with UnixSocketTransport().listen() as other:
+            # What is in use stays.
+            parents = {Path(listener.address).parent for listener in (mine, other)}
+            assert set(folder.iterdir()) == parents
     assert list(folder.iterdir()) == []
 
 
@@ -205,7 +226,7 @@ async def test_what_took_the_socket_s_place_is_left_alone(folder):
 async def test_a_socket_that_was_removed_by_others_is_no_trouble(folder, caplog):
     async with UnixSocketTransport().listen() as listener:
         os.unlink(listener.address)
-        os.rmdir(os.path.dirname(listener.address))
+        shutil.rmtree(os.path.dirname(listener.address))
     assert caplog.records == []
 
 

@@ -1,0 +1,104 @@
+"""The log of a plugin program: on its way to the host, by the standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin.logs import format_record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_STDERR = 2
+
+logger = logging.getLogger(__name__)
+
+
+class HostHandler(logging.Handler):
+    """Writes each record to descriptor 2, as one line and in one write.
+
+    Not to `sys.stderr`: what is printed there goes another way.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it. A host that has gone is no error."""
+        try:
+            _write(format_record(record))
+        except Exception:  # noqa: BLE001 - boundary: as every handler does
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def logging_to_host(level: str) -> Generator[None]:
+    """Let all that is logged in a block go to the host, from `level` on.
+
+    A program whose root logger has a handler already has decided otherwise: nothing is changed.
+    """
+    root = logging.getLogger()
+    if root.handlers:
+        yield
+        return
+    handler = HostHandler()
+    handler.setLevel(level)
+    with contextlib.ExitStack() as stack:
+        root.addHandler(handler)
+        stack.callback(root.removeHandler, handler)
+        if root.level == logging.WARNING:  # as it is made
+            stack.enter_context(_level(root, level))
+        # The encoding of each header of each call is told at DEBUG.
+        hpack = logging.getLogger("hpack")
+        if hpack.level == logging.NOTSET:
+            stack.enter_context(_level(hpack, logging.INFO))
+        if threading.excepthook is threading.__excepthook__:
+            threading.excepthook = _log_exception
+            stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
+        yield
+
+
+def log_crash(exception: BaseException) -> None:
+    """Tell the host what ends this program, whatever its logging is set up for."""
+    record = logger.makeRecord(
+        logger.name,
+        logging.CRITICAL,
+        __file__,
+        0,
+        f"the plugin crashed: {type(exception).__name__}: {exception}",
+        (),
+        (type(exception), exception, exception.__traceback__),
+    )
+    _write(format_record(record))
+
+
+@contextlib.contextmanager
+def _level(changed: logging.Logger, level: str | int) -> Generator[None]:
+    before = changed.level
+    changed.setLevel(level)
+    try:
+        yield
+    finally:
+        changed.setLevel(before)
+
+
+def _log_exception(arguments: threading.ExceptHookArgs) -> None:
+    """Log what ends a thread; by default it would be printed."""
+    if arguments.exc_type is SystemExit:
+        return
+    name = arguments.thread.name if arguments.thread is not None else "(unknown)"
+    exception = arguments.exc_value
+    logger.error(
+        "exception in thread %s: %r",
+        name,
+        exception,
+        exc_info=None if exception is None else exception,
+    )
+
+
+def _write(line: bytes) -> None:
+    # One write: several processes share this pipe, and a line must not be torn.
+    with contextlib.suppress(OSError):
+        while line:
+            line = line[os.write(_STDERR, line) :]

@@ -1,0 +1,121 @@
+"""How brokered connections are made: beside the main one, and as secure as it is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from pyvider_rpcplugin.exception import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from anyio.abc import ByteStream
+
+    from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.crypto import Credentials
+    from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
+
+
+class Ways(Protocol):
+    """Makes the listeners and connections of a broker.
+
+    Attributes:
+        networks: What the other side may name.
+        scheme: What requests say: `http`, or `https` if connections are encrypted.
+    """
+
+    networks: tuple[str, ...]
+    scheme: str
+
+    def listen(self) -> AbstractAsyncContextManager[tuple[str, StreamListener]]:
+        """Listen for the length of a block; yields the network and the listener."""
+
+    async def connect(self, network: str, address: str) -> ByteStream:
+        """Connect to what the other side has announced."""
+
+
+class SocketWays:
+    """Sockets of the same kind, in the same place, with the same certificates.
+
+    Args:
+        network: That of the main connection.
+        host: Where to listen with tcp.
+        settings: Folder, group, range of ports, times.
+        credentials: Those of the main connection; None if it is plain.
+        is_host: Which side this is: the host's credentials are made for connecting.
+    """
+
+    networks: tuple[str, ...] = ("unix", "tcp")
+
+    def __init__(
+        self,
+        network: str,
+        host: str,
+        settings: Settings,
+        credentials: Credentials | None,
+        *,
+        is_host: bool,
+    ) -> None:
+        self._network = network
+        self._host = host
+        self._settings = settings
+        self._credentials = credentials
+        self._is_host = is_host
+        self.scheme: str = "http" if credentials is None else "https"
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncGenerator[tuple[str, StreamListener]]:
+        """Listen for the length of a block.
+
+        Raises:
+            TransportError: There is no way to.
+            SecurityError: This side has no certificate to show.
+        """
+        credentials = self._credentials
+        if credentials is not None and self._is_host:
+            credentials = credentials.reversed()
+        async with self._transport().listen() as listener:
+            if credentials is None:
+                yield self._network, listener
+                return
+            from pyvider_rpcplugin.transport import TLSListener  # noqa: PLC0415 - loads ssl
+
+            timeout = self._settings.connection_timeout
+            yield self._network, TLSListener(listener, credentials, handshake_timeout=timeout)
+
+    def _transport(self) -> RPCPluginTransport:
+        from pyvider_rpcplugin.transport import (  # noqa: PLC0415 - most hosts never listen
+            TCPSocketTransport,
+            UnixSocketTransport,
+        )
+
+        settings = self._settings
+        if self._network == "unix":
+            return UnixSocketTransport(
+                folder=settings.unix_socket_dir or None, group=settings.unix_socket_group or None
+            )
+        if self._network == "tcp":
+            ports = (settings.min_port, settings.max_port) if settings.max_port else None
+            return TCPSocketTransport(self._host, port_range=ports)
+        msg = f"the broker cannot listen: the plugin's transport is {self._network!r}"
+        raise TransportError(msg, 'It can with "unix" and "tcp".', phase="broker")
+
+    async def connect(self, network: str, address: str) -> ByteStream:
+        """Connect to what the other side has announced.
+
+        Raises:
+            TransportError: Nobody listens there, or it is no address.
+            SecurityError: Somebody else does, or this side has no certificate to show.
+        """
+        from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see above
+
+        credentials = self._credentials
+        if credentials is not None and not self._is_host:
+            credentials = credentials.reversed()
+        stream: ByteStream = await transport_for(network, address).connect()
+        if credentials is None:
+            return stream
+        from pyvider_rpcplugin.transport import wrap_client  # noqa: PLC0415 - loads ssl
+
+        return await wrap_client(stream, credentials)

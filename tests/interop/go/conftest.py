@@ -1,0 +1,28 @@
+"""The programs in Go that the tests here talk to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from . import programs
+
+
+@pytest.fixture(scope="session")
+def go_programs() -> Path:
+    """The folder of the programs in Go. Without Go the test is skipped, unless Go is required."""
+    try:
+        return programs.build()
+    except programs.NoGo as exc:
+        if os.environ.get("INTEROP_GO") == "required":
+            raise
+        pytest.skip(str(exc))
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "mtls"])
+def mtls(request: pytest.FixtureRequest) -> bool:
+    """Whether the host asks for AutoMTLS."""
+    asked: bool = request.param
+    return asked

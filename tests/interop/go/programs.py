@@ -1,0 +1,96 @@
+"""The programs in Go: built once, and run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+# Where Go has no folder for what it built, as in a test's bare environment, it says so and stops.
+BUILD_TIMEOUT = 300
+
+
+class NoGo(Exception):
+    """The programs cannot be built here; the text says why."""
+
+
+@functools.cache
+def build() -> Path:
+    """Build the programs into the user's cache, and return the folder.
+
+    Go itself remembers what it has compiled, so this takes a moment when nothing has changed.
+    """
+    go = shutil.which("go")
+    if go is None:
+        msg = "Go is not here: `go` is not on the PATH"
+        raise NoGo(msg)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    out = cache / "pyvider-rpcplugin" / "interop-go"
+    out.mkdir(parents=True, exist_ok=True)
+    built = subprocess.run(
+        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin"],
+        cwd=FOLDER, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
+    )  # fmt: skip
+    if built.returncode:
+        msg = f"`go build` failed: {built.stderr.strip()[-2000:]}"
+        raise NoGo(msg)
+    return out
+
+
+def python_plugin(loop: str, *options: str) -> list[str]:
+    """The command of the plugin in Python."""
+    return [sys.executable, str(FOLDER / "python_plugin.py"), "--loop", loop, *options]
+
+
+def conformance_plugin(loop: str) -> list[str]:
+    """The command of the plugin in Python that serves what go-plugin's own tests call."""
+    return [sys.executable, str(FOLDER / "conformance_plugin.py"), loop]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the host in Go said."""
+
+    error: str
+    version: int
+    results: dict[str, Any]
+    errors: dict[str, dict[str, str]]
+    exit: str
+    kill_seconds: float
+    log: list[dict[str, Any]]
+    stdout: str
+    stderr: str
+
+    @property
+    def was_forced(self) -> bool:
+        """Whether the plugin had to be killed: it was not gone two seconds after Shutdown."""
+        return any("failed to exit gracefully" in line["@message"] for line in self.log)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the host logged as a warning or an error, but for what a plain connection brings."""
+        return [
+            line["@message"]
+            for line in self.log
+            if line["@level"] in {"warn", "error"}
+            and not line["@message"].startswith("connections are plain")
+        ]
+
+
+def run_host(folder: Path, command: list[str], *todo: str, **options: object) -> Report:
+    """Have the host in Go start a plugin, do things with it, and end it."""
+    flags = [f"-{name}={str(value).lower()}" for name, value in options.items()]
+    ran = subprocess.run(
+        [str(folder / "host"), *flags, f"-do={','.join(todo) or 'ping'}", "--", *command],
+        capture_output=True, text=True, timeout=25, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    return Report(**{"error": "", **said})
