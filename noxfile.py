@@ -76,7 +76,7 @@ def go(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, with the newest dependencies."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=OLDEST)
@@ -86,7 +86,7 @@ def minimums(session: nox.Session) -> None:
     lowest = [requirement.replace(">=", "==") for requirement in project["dependencies"]]
     # The oldest anyio's pytest plugin uses names that pytest 9.1 warns of, and a warning is an error.
     session.install("-e", ".[test]", "pytest ~= 9.0.0", *lowest)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=OLDEST)
