@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -103,6 +104,12 @@ async def test_a_plugin_that_runs_into_its_limit_says_so() -> None:
     )
     with anyio.fail_after(10), pytest.raises(HandshakeError, match="SIGXCPU"):
         await client.start()
+
+
+def test_a_process_that_has_ended_already_needs_no_limits() -> None:
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    ResourceLimits(cpu_seconds=1).apply(ended.pid)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "100", True])
