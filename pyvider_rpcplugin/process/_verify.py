@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Whether files can be executed, and handed over, by their descriptors.
 _EXACT = sys.platform.startswith("linux") and os.path.exists("/proc/self/fd")
 
+_MFD_NOEXEC_SEAL = 0x8
 _SHEBANG_BYTES = 256
 _LARGEST_SCRIPT = 16 << 20
 
@@ -132,11 +133,12 @@ def _check(
     digests: list[bytes] = []
     for path in paths:
         file = stack.enter_context(open_file(path))
-        script = _script_in(file, path, words, program, cwd) if _EXACT else None
-        if script is not None:
-            number = stack.enter_context(_memory_file(script.source))
-            result.command = script.command(number.fileno())
-            result.pass_fds = (number.fileno(),)
+        script = _script_in(file, words, program, cwd) if _EXACT else None
+        memory = None if script is None else _memory_file(script.source)
+        if script is not None and memory is not None:
+            stack.enter_context(memory)
+            result.command = script.command(memory.fileno())
+            result.pass_fds = (memory.fileno(),)
             digests.append(hashlib.new(secure.algorithm, script.source).digest())
             continue
         digests.append(file_digest(file, secure.algorithm))
@@ -241,9 +243,7 @@ class _Script(NamedTuple):
         return [*self.before, "-c", _RUN_SCRIPT, str(number), self.path, *self.after]
 
 
-def _script_in(
-    file: IO[bytes], path: str, words: list[str], program: str, cwd: str | None
-) -> _Script | None:
+def _script_in(file: IO[bytes], words: list[str], program: str, cwd: str | None) -> _Script | None:
     """What to start instead, if this file is the script for Python that the command runs."""
     if _is_python(words[0]):
         at, _ = _script_index(words)
@@ -283,9 +283,17 @@ def _same(file: IO[bytes], path: str) -> bool:
         return False
 
 
-def _memory_file(data: bytes) -> IO[bytes]:
-    """A file in memory that nobody can change any more, from which `data` can be read."""
-    number = os.memfd_create("script", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _memory_file(data: bytes) -> IO[bytes] | None:
+    """A file in memory that nobody can change any more; None where that cannot be had."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        try:
+            # Hardened systems refuse a file that could be executed; older ones do not know this.
+            number = os.memfd_create("script", flags | _MFD_NOEXEC_SEAL)
+        except OSError:
+            number = os.memfd_create("script", flags)
+    except OSError:
+        return None
     file = open(number, "r+b", buffering=0)  # noqa: SIM115 - it is what this returns
     try:
         rest = memoryview(data)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,19 @@ async def test_a_script_that_was_checked_runs_as_if_it_had_not_been(folder: Path
             secure = SecureConfig.of(command, cwd=folder)
             plain = await output(command, None, cwd=str(folder))
             assert await output(command, secure, cwd=str(folder)) == plain
+
+
+async def test_an_archive_is_run_by_its_path_and_checked_again(folder: Path) -> None:
+    archive = folder / "plugin.pyz"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("__main__.py", "print('from the archive')")
+    command = [PYTHON, str(archive)]
+    secure = SecureConfig.of(command)
+    assert await output(command, secure) == "from the archive\n"
+    async with checked(command, secure, os.environ, None) as program:
+        archive.write_bytes(b"")
+        with pytest.raises(SecurityError, match="while it was being started"):
+            await program.check_again()
 
 
 async def test_safe_path_is_heeded(folder: Path) -> None:
