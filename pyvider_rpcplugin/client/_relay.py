@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What is held for a sink that is slower than its plugin, and how long such a sink is waited for
 # if it takes nothing at all.
 _MOST = 16 << 20
-_PATIENCE = 0.5
+_PATIENCE = 1.0
 _PIECE = 65536
 # How long what comes by the plugin's pipe waits for what was printed before.
 _ORDER_PATIENCE = 0.1
