@@ -27,7 +27,7 @@ _ORDER_PATIENCE = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 # How a plugin says that it has no such service, that it stops, or that somebody else listens.
-_QUIET = (Status.UNIMPLEMENTED, Status.UNAVAILABLE, Status.CANCELLED, Status.ABORTED)
+_QUIET = (Status.UNIMPLEMENTED, Status.UNAVAILABLE, Status.CANCELLED)
 
 
 class _Feed:

@@ -212,7 +212,7 @@ async def test_a_new_listener_takes_the_place_of_the_old_one(unheard: Started) -
                         assert await first.recv_message() == StdioData(1, b"one\n")
                         await second.send_message(Empty(), end=True)
                         await first.recv_message()
-                assert caught.value.status is Status.ABORTED
+                assert caught.value.status is Status.CANCELLED
                 await ask(channel, "say two")
                 assert await second.recv_message() == StdioData(1, b"two\n")
                 await second.cancel()
