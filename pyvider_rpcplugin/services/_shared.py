@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -26,17 +28,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_COMPLAINTS = 20
+_MOST_GIVEN_UP = 1024
+
 
 class _OurKnock:
     """A knock of ours: one at a time, since its stream is told from others by nothing else."""
 
-    def __init__(self, service_id: int, until: float) -> None:
+    def __init__(self, service_id: int) -> None:
         self.service_id = service_id
-        self.until = until
         self.answered = anyio.Event()
         self.stream: MultiplexedStream | None = None
         self.error: str | None = None
-        self.given_up = False
 
 
 class SharedWays:
@@ -70,7 +73,9 @@ class SharedWays:
         self._doors = Doors()
         self._listeners: dict[int, MultiplexedListener] = {}
         self._knock: _OurKnock | None = None
-        self._free = anyio.Event()
+        self._turn = anyio.Lock()
+        self._given_up: deque[tuple[int, float]] = deque(maxlen=_MOST_GIVEN_UP)
+        self._complaints = 0
 
     async def run(
         self, stream: ByteStream, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -133,7 +138,8 @@ class SharedWays:
         service_id = self._doors.stream_opened(anyio.current_time())
         listener = self._default if service_id is None else self._listeners.get(service_id)
         if listener is None or not listener.offer(stream):
-            if service_id is None:
+            if service_id is None and self._complaints < _MOST_COMPLAINTS:
+                self._complaints += 1
                 logger.error("the other side opened a stream without knocking: refused")
             stream.refuse()
 
@@ -155,46 +161,34 @@ class SharedWays:
         return await wrap_client(stream, credentials if self._client else credentials.reversed())
 
     async def _knock_for(self, service_id: int) -> MultiplexedStream:
-        await self._wait_turn()
-        knock = self._knock = _OurKnock(service_id, anyio.current_time() + WINDOW)
-        self.say(ConnInfo(service_id, knock=Knock(knock=True)))
-        try:
-            with anyio.move_on_at(knock.until):
-                await knock.answered.wait()
-        except BaseException:
-            knock.given_up = True
-            if knock.stream is not None:
-                knock.stream.refuse()
-            raise
+        async with self._turn:
+            until = anyio.current_time() + WINDOW
+            knock = self._knock = _OurKnock(service_id)
+            self.say(ConnInfo(service_id, knock=Knock(knock=True)))
+            try:
+                with anyio.move_on_at(until):
+                    await knock.answered.wait()
+            except BaseException:
+                if knock.stream is not None:
+                    knock.stream.refuse()
+                raise
+            finally:
+                self._knock = None
+                if not knock.answered.is_set():
+                    self._given_up.append((service_id, anyio.current_time() + WINDOW))
         if knock.stream is not None:
             return knock.stream
-        self._done(knock)
         if knock.error is not None:
             msg = f"service {service_id} was refused by the other side: {knock.error[:200]}"
             raise TransportError(msg, phase="broker")
         msg = f"nobody answered the knock on service {service_id} within {WINDOW:g} seconds"
         raise TransportError(msg, "It has to be served under this number.", phase="broker")
 
-    async def _wait_turn(self) -> None:
-        """Wait until no other knock is unanswered. One that was given up counts, for a while."""
-        while self._knock is not None:
-            free, knock = self._free, self._knock
-            with anyio.move_on_at(knock.until):
-                await free.wait()
-            if anyio.current_time() >= knock.until:
-                self._done(knock)
-
-    def _done(self, knock: _OurKnock) -> None:
-        if self._knock is knock:
-            self._knock = None
-            self._free.set()
-            self._free = anyio.Event()
-
     # --- the control stream ------------------------------------------------------------------
 
     def hear(self, info: ConnInfo) -> bool:
-        """Take a knock of the other side, or its answer to ours."""
-        if info.knock is None:
+        """Take a knock of the other side, or its answer to ours; False if it is neither."""
+        if info.knock is None or not info.knock.knock:
             return False
         if not info.knock.ack:
             answer = self._doors.knocked(info.service_id, anyio.current_time())
@@ -203,19 +197,29 @@ class SharedWays:
             return True
         knock = self._knock
         if knock is None or knock.service_id != info.service_id:
-            logger.error("an answer to no knock of ours, on service %d", info.service_id)
-            return True
+            return self._is_late(info.service_id, info.knock)
         if info.knock.error:
             knock.error = info.knock.error
         else:
-            # At once, whoever still wants it: the other side takes the next stream for this one.
+            # At once: the other side takes the next stream for this one.
             try:
                 knock.stream = self.open()
             except TransportError as exc:
                 knock.error = exc.message
-            else:
-                if knock.given_up:
-                    knock.stream.refuse()
-        self._done(knock)
         knock.answered.set()
+        self._knock = None
         return True
+
+    def _is_late(self, service_id: int, answer: Knock) -> bool:
+        """See whether this answers a knock that was given up meanwhile: its stream is due, too."""
+        now = anyio.current_time()
+        while self._given_up and self._given_up[0][1] <= now:
+            self._given_up.popleft()
+        for late in self._given_up:
+            if late[0] == service_id:
+                self._given_up.remove(late)
+                if not answer.error:
+                    with contextlib.suppress(TransportError):
+                        self.open().refuse()
+                return True
+        return False

@@ -63,7 +63,7 @@ class Multiplexer:
         stream: ByteStream,
         *,
         client: bool,
-        on_stream: Callable[[MultiplexedStream], None],
+        on_stream: Callable[[MultiplexedStream], object],
     ) -> None:
         self._stream = stream
         self._session = YamuxSession(client=client)
@@ -105,10 +105,13 @@ class Multiplexer:
         Raises:
             TransportError: The connection is over, or the peer takes no more streams.
         """
+        if self.lost is not None:
+            msg = f"no more streams on this connection: {self.lost}"
+            raise TransportError(msg)
         try:
             stream = self._session.open()
         except YamuxError as exc:
-            msg = f"no more streams on this connection: {self.lost or exc}"
+            msg = f"no more streams on this connection: {exc}"
             raise TransportError(msg) from exc
         opened = MultiplexedStream(self, stream)
         self.notify()
