@@ -154,7 +154,10 @@ def test_keys_without_the_prefix_are_the_applications_own():
 def test_the_names_for_the_factories_are_all_settings_and_aliases():
     names = setting_names()
     assert {"auto_mtls", "max_workers", "timeout_graceful_shutdown"} <= names
-    assert not {"offered_versions", "host_certificate", "multiplex_requested", "multiplex_wanted"} & names
+    assert (
+        not {"offered_versions", "host_certificate", "multiplex_requested", "multiplex_wanted"}
+        & names
+    )
     assert all(name == name.lower() for name in names)
 
 
