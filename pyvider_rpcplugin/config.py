@@ -169,9 +169,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         _Setting(
             _SWITCH,
-            _BOTH,
-            "Brokered connections share the one socket. A plugin does not read it from the "
-            "environment: there the variable carries what the host asks for.",
+            _HOST,
+            "All connections share the one socket. In a plugin's environment the variable "
+            "carries what its host asks for.",
         ),
     ] = False
     auto_mtls: Annotated[
@@ -330,6 +330,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offered_versions: str | None = None
     host_certificate: str | None = None
     multiplex_requested: bool = False
+    multiplex_wanted: bool = False
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What differs from the defaults; never a secret."""
@@ -351,10 +352,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{n}={v!r}' for n, v in self.__rich_repr__())})"
 
 
+# What hosts in Go take for true in a variable.
+_TRUE_IN_GO = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+
 # What is understood but cannot be done yet, and why. Being asked for it is an error: to go on
 # without would be to ignore a setting, and with several of these to be less safe than was asked.
 NOT_YET: Mapping[str, str] = {
-    "multiplex_grpc": "the broker comes in a later version",
     "rate_limit_enabled": "rate limiting comes in a later version",
     "rate_limit_requests_per_second": "rate limiting comes in a later version",
     "rate_limit_burst_capacity": "rate limiting comes in a later version",
@@ -517,7 +520,9 @@ def load_settings(
 
     if side == "plugin":
         values["offered_versions"] = environ.get(f"{PREFIX}PROTOCOL_VERSIONS")
-        values["multiplex_requested"] = bool(environ.get(f"{PREFIX}MULTIPLEX_GRPC"))
+        asked = environ.get(f"{PREFIX}MULTIPLEX_GRPC", "")
+        values["multiplex_requested"] = bool(asked)
+        values["multiplex_wanted"] = asked in _TRUE_IN_GO
         if _carries_host_certificate(environ):
             values["host_certificate"] = environ[f"{PREFIX}CLIENT_CERT"]
     _check_port_range(values, sources)

@@ -154,7 +154,10 @@ def test_keys_without_the_prefix_are_the_applications_own():
 def test_the_names_for_the_factories_are_all_settings_and_aliases():
     names = setting_names()
     assert {"auto_mtls", "max_workers", "timeout_graceful_shutdown"} <= names
-    assert not {"offered_versions", "host_certificate", "multiplex_requested"} & names
+    assert (
+        not {"offered_versions", "host_certificate", "multiplex_requested", "multiplex_wanted"}
+        & names
+    )
     assert all(name == name.lower() for name in names)
 
 
@@ -279,7 +282,6 @@ def test_any_text_in_the_environment_gives_settings_or_a_config_error(variables)
 # --- what is not there yet
 
 AWAY_FROM_DEFAULT = {
-    "multiplex_grpc": True,
     "rate_limit_enabled": True,
     "rate_limit_requests_per_second": 1,
     "rate_limit_burst_capacity": 1,
@@ -329,8 +331,12 @@ def test_a_plugin_sees_the_hosts_certificate_and_no_certificate_of_its_own():
 def test_a_plugin_is_told_of_multiplexing_and_does_not_fail_for_it():
     settings = plugin(environ=FROM_HOST | {"PLUGIN_MULTIPLEX_GRPC": "true"})
     assert settings.multiplex_requested
+    assert settings.multiplex_wanted
     assert not settings.multiplex_grpc
     assert not plugin().multiplex_requested
+    unclear = plugin(environ=FROM_HOST | {"PLUGIN_MULTIPLEX_GRPC": "yes"})
+    assert unclear.multiplex_requested
+    assert not unclear.multiplex_wanted
 
 
 def test_a_client_inside_a_plugin_does_not_take_its_hosts_words_for_its_own():

@@ -14,6 +14,7 @@ from grpclib.exceptions import GRPCError
 from pyvider_rpcplugin._tasks import Session, unwrapped
 from pyvider_rpcplugin.crypto import Mode, host_tls
 from pyvider_rpcplugin.exception import (
+    ConfigError,
     HandshakeError,
     PluginExit,
     RPCPluginError,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
-    from pyvider_rpcplugin.services import Broker
+    from pyvider_rpcplugin.services import Broker, SharedWays
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
     from ._sinks import Deliver
@@ -167,6 +168,8 @@ class Launch:
                         link = _Link(
                             _transport_of(record), self._credentials(tls, record, process), process
                         )
+                        if record.multiplex and settings.multiplex_grpc:
+                            link.share(settings.connection_timeout)
                         await self._serve_process(session, process, record, link, settings, retries)
         finally:
             self._stderr.flush()
@@ -191,6 +194,7 @@ class Launch:
                 reader.line,
                 versions=self.settings.protocol_versions,
                 networks=self.settings.client_transports,
+                multiplex_requested=self.settings.multiplex_grpc,
             )
         except RPCPluginError as exc:
             complete(exc, "handshake", process.exit)
@@ -254,6 +258,7 @@ class Launch:
                 tg.start_soon(printed.run)
                 output.raw(self._after_line)
                 tg.start_soon(_drain, process, output)
+                link.tasks = tg
                 await self._connect(tg, link, channel, record.address, process, retries)
                 tg.start_soon(output.run, channel)
                 broker = link.broker(record, settings)
@@ -289,6 +294,9 @@ class Launch:
 
     async def _attach(self, session: Session[None], retries: Retries) -> None:
         address = self._options.address or ""
+        if self.settings.multiplex_grpc:
+            msg = "PLUGIN_MULTIPLEX_GRPC is for plugins that this host starts, not for an address"
+            raise ConfigError(msg, phase="settings")
         link = _Link(transport_at(address), self._credentials_for(address), None)
         channel = self._make_channel(link)
         with unwrapped():
@@ -395,15 +403,42 @@ class _Link:
         self._credentials = credentials
         self.scheme: str = "http" if credentials is None else "https"
         self._process = process
+        self._shared: SharedWays | None = None
+        self._is_shared = False
+        self.tasks: TaskGroup | None = None
         self.ended = anyio.Event()
 
+    def share(self, timeout: float) -> None:
+        """Have all go over one connection, as the plugin has agreed to."""
+        from pyvider_rpcplugin.services import SharedWays  # noqa: PLC0415 - hardly ever needed
+
+        self._shared = SharedWays(
+            client=True, credentials=self._credentials, handshake_timeout=timeout
+        )
+
     async def connect(self) -> ByteStream:
-        stream: ByteStream = await self._transport.connect()
+        stream: ByteStream
+        if self._shared is None:
+            stream = await self._transport.connect()
+        else:
+            stream = await self._open(self._shared)
         if self._credentials is None:
             return stream
         from pyvider_rpcplugin.transport import wrap_client  # noqa: PLC0415 - see load_engine
 
         return await wrap_client(stream, self._credentials)
+
+    async def _open(self, shared: SharedWays) -> ByteStream:
+        """Open the main stream; the first one makes the connection, and there is no second."""
+        if not self._is_shared and self.tasks is not None:
+            connection = await self._transport.connect()
+            try:
+                await self.tasks.start(shared.run, connection)
+            except BaseException:
+                await anyio.aclose_forcefully(connection)
+                raise
+            self._is_shared = True
+        return shared.open()
 
     async def explain_loss(self) -> PluginExit | None:
         """Say how the plugin ended, if it has; otherwise it may be connected to again."""
@@ -413,7 +448,7 @@ class _Link:
         """Make the broker for more connections like the ones made here."""
         from pyvider_rpcplugin.services import host_broker  # noqa: PLC0415 - see load_engine
 
-        return host_broker(record, settings, self._credentials, self.explain_loss)
+        return host_broker(record, settings, self._credentials, self.explain_loss, self._shared)
 
     async def run(self, channel: Channel, *, task_status: TaskStatus[None]) -> None:
         """Run the channel, and note when it has ended."""

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 # What is held for a sink that is slower than its plugin, and how long such a sink is waited for
 # if it takes nothing at all.
 _MOST = 16 << 20
-_PATIENCE = 0.5
+_PATIENCE = 1.0
 _PIECE = 65536
 # How long what comes by the plugin's pipe waits for what was printed before.
 _ORDER_PATIENCE = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 # How a plugin says that it has no such service, that it stops, or that somebody else listens.
-_QUIET = (Status.UNIMPLEMENTED, Status.UNAVAILABLE, Status.CANCELLED, Status.ABORTED)
+_QUIET = (Status.UNIMPLEMENTED, Status.UNAVAILABLE, Status.CANCELLED)
 
 
 class _Feed:

@@ -66,7 +66,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001 - a call with the wrong arguments: say what there is
-        return f"{record.msg!r} {record.args!r} ({type(error).__name__}: {error})"
+        return f"{_text(record.msg)} {_text(record.args)} ({type(error).__name__}: {_text(error)})"
 
 
 def _timestamp(seconds: float) -> str:
@@ -97,18 +97,10 @@ def _encode(line: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | float):
-        return value
     try:
-        msgspec.json.encode(value, enc_hook=_text)
+        return msgspec.Raw(msgspec.json.encode(value, enc_hook=_text))
     except Exception:  # noqa: BLE001 - as above
         return _clean(_text(value))
-    return _clean(value) if isinstance(value, str) else _rounded(value)
-
-
-def _rounded(value: Any) -> Any:
-    """The value in classes that JSON has."""
-    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_text))
 
 
 def _text(value: Any) -> str:
@@ -123,8 +115,6 @@ def _clean(text: str) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    if value is None or isinstance(value, bool | float):
-        return value
     text = value if isinstance(value, str) else _text(value)
     if len(_encode({"": text})) <= _CUT:
         return text if isinstance(value, str) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -138,12 +138,9 @@ def _from_json(line: str) -> LogLine | None:
     if not line.lstrip(" \t\r").startswith("{"):
         return None
     try:
-        values = msgspec.json.decode(line)
+        fields = msgspec.json.decode(line, type=dict[str, Any])
     except (ValueError, RecursionError):  # the decoder's own errors are ValueErrors
         return None
-    if not isinstance(values, dict):
-        return None
-    fields = cast("dict[str, Any]", values)
     message = fields.pop("@message", "")
     word = fields.pop("@level", None)
     timestamp = fields.pop("@timestamp", None)

@@ -63,6 +63,7 @@ logger = logging.getLogger(__name__)
 _SHUTDOWN_FILE_INTERVAL = 0.25
 # What the end of a session may take beyond the grace that running calls get.
 _END_MARGIN = 10.0
+_LAST_WORDS_TIMEOUT = 1.0
 
 
 class _TaskStatus(Protocol):
@@ -322,16 +323,28 @@ class RPCPluginServer:
                 stdout = process_wide.enter_context(guarded_stdout())
                 process_wide.enter_context(printed)
             async with listening(self._place, settings) as (network, plain):
-                listener = _secured(plain, tls.credentials, settings)
+                shared = None
+                if settings.multiplex_wanted and not self.standalone:
+                    shared = _Shared(plain, tls.credentials, settings)
+                listener = _secured(
+                    plain if shared is None else shared.streams, tls.credentials, settings
+                )
                 self._address = listener.address
                 broker = None
                 if not self.standalone:
-                    broker = plugin_broker(network, listener.address, settings, tls.credentials)
+                    broker = plugin_broker(
+                        network,
+                        listener.address,
+                        settings,
+                        tls.credentials,
+                        None if shared is None else shared.ways,
+                    )
                     rpc.add_service(broker)
                 try:
                     await self._accept(
                         rpc,
                         broker,
+                        shared,
                         settings,
                         session,
                         network,
@@ -349,6 +362,7 @@ class RPCPluginServer:
         self,
         rpc: Server,
         broker: Broker | None,
+        shared: _Shared | None,
         settings: Settings,
         session: Session[str],
         network: Any,
@@ -364,6 +378,8 @@ class RPCPluginServer:
                 if broker is not None:
                     await tg.start(broker.run)
                 await tg.start(_serve_calls, rpc, listener, broker)
+                if shared is not None:
+                    tg.start_soon(shared.run, session)
                 if arrivals is not None:
                     tg.start_soon(_stop_at_signal, arrivals, session)
                 if settings.shutdown_file_path:
@@ -388,6 +404,8 @@ class RPCPluginServer:
                         tg.start_soon(broker.stop, "is closing: the plugin stops")
                     grace = settings.grpc_grace_period if self._grace is None else self._grace
                     await rpc.stop(grace, at_last=printed.finish)
+                    if shared is not None:
+                        await shared.flush()
                 finally:
                     printed.end()
                 tg.cancel_scope.cancel()
@@ -407,9 +425,43 @@ class RPCPluginServer:
             network=network,
             address=address,
             certificate=certificate,
-            multiplex=False if settings.multiplex_requested else None,
+            multiplex=settings.multiplex_wanted if settings.multiplex_requested else None,
         )
         write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+class _Shared:
+    """The one connection of a host that wants all to go over one, and the streams on it."""
+
+    def __init__(
+        self, listener: StreamListener, credentials: Credentials | None, settings: Settings
+    ) -> None:
+        from pyvider_rpcplugin.services import SharedWays  # noqa: PLC0415 - hardly ever needed
+        from pyvider_rpcplugin.transport.multiplex import (  # noqa: PLC0415 - likewise
+            MultiplexedListener,
+        )
+
+        self.streams = MultiplexedListener(listener.address)
+        self.ways = SharedWays(
+            client=False,
+            credentials=credentials,
+            handshake_timeout=settings.connection_timeout,
+            default=self.streams,
+        )
+        self._listener = listener
+
+    async def run(self, session: Session[str]) -> None:
+        """Take the one connection; its end is the end of the plugin, which nobody can reach."""
+        stream = await self._listener.accept()
+        await self._listener.aclose()
+        await self.ways.run(stream)
+        logger.debug("server.stopping reason=connection-lost")
+        session.request_stop()
+
+    async def flush(self) -> None:
+        """Let last answers leave, for as long as the host reads them."""
+        with anyio.move_on_after(_LAST_WORDS_TIMEOUT):
+            await self.ways.flush()
 
 
 async def _serve_calls(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ._brokers import host_broker, plugin_broker
     from ._context import CallContext, context
+    from ._shared import SharedWays
     from .broker import Broker, current_broker
     from .stdio import OutputBuffer, StdioChannel, StdioService, receive_output
 
@@ -26,6 +27,7 @@ __all__ = [
     "HealthService",
     "OutputBuffer",
     "ServingStatus",
+    "SharedWays",
     "StdioChannel",
     "StdioService",
     "apply_log_level",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {  # A host's start-up does not need them.
     "_brokers": ("host_broker", "plugin_broker"),
     "_context": ("CallContext", "context"),
+    "_shared": ("SharedWays",),
     "broker": ("Broker", "current_broker"),
     "stdio": ("OutputBuffer", "StdioChannel", "StdioService", "receive_output"),
 }

@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.handshake import HandshakeRecord
 
+    from ._shared import SharedWays
+    from ._ways import Ways
+
 _LOOPBACK = "127.0.0.1"
 
 
 def plugin_broker(
-    network: str, address: str, settings: Settings, credentials: Credentials | None
+    network: str,
+    address: str,
+    settings: Settings,
+    credentials: Credentials | None,
+    shared: SharedWays | None = None,
 ) -> Broker:
     """Make a plugin's broker.
 
@@ -29,7 +36,10 @@ def plugin_broker(
         address: Where it listens: with tcp, the others listen on the same host.
         settings: The plugin's.
         credentials: What the main listener accepts with.
+        shared: The one connection, where all goes over one.
     """
+    if shared is not None:
+        return _make(shared, "host", settings, None)
     host = _host_of(address) if network == "tcp" else _LOOPBACK
     ways = SocketWays(network, host, settings, credentials, is_host=False)
     return _make(ways, "host", settings, None)
@@ -40,6 +50,7 @@ def host_broker(
     settings: Settings,
     credentials: Credentials | None,
     on_lost: Callable[[], Awaitable[PluginExit | None]],
+    shared: SharedWays | None = None,
 ) -> Broker:
     """Make a host's broker.
 
@@ -48,7 +59,10 @@ def host_broker(
         settings: The host's, with the folder that it made for this plugin.
         credentials: What it connects to the plugin with.
         on_lost: Says how the plugin has ended.
+        shared: The one connection, where all goes over one.
     """
+    if shared is not None:
+        return _make(shared, "plugin", settings, on_lost)
     # A plugin that listens on IPv6 may have nothing else.
     is_ipv6 = record.network == "tcp" and ":" in _host_of(record.address)
     host = "::1" if is_ipv6 else _LOOPBACK
@@ -57,7 +71,7 @@ def host_broker(
 
 
 def _make(
-    ways: SocketWays,
+    ways: Ways,
     peer: str,
     settings: Settings,
     on_lost: Callable[[], Awaitable[PluginExit | None]] | None,

@@ -79,7 +79,7 @@ class Mailboxes:
         if isinstance(heard, Unreadable):
             return heard.reason
         if heard.knock is not None:
-            return f"a knock on service {heard.service_id}, but this connection has no multiplexing"
+            return f"a knock on service {heard.service_id}, or an answer to one, without reason"
         self._forget(now)
         if heard.service_id in self._slots:
             return f"service {heard.service_id} is announced again, and has not been dialled yet"
@@ -109,6 +109,8 @@ class Mailboxes:
             self._slots.popitem(last=False)
 
     def _fault(self, info: ConnInfo) -> str | None:
+        if not self._networks:
+            return "nothing is announced where all goes over one connection"
         if info.network not in self._networks:
             known = " and ".join(self._networks)
             return f"the network {info.network[:40]!r} is unknown; known are {known}"

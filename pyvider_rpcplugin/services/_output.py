@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: What is held of each channel, whether somebody listens or not: the newest of it.
 MOST = 16 << 20
 # How long a thread that prints waits for a listener that takes nothing at all.
-_PATIENCE = 0.5
+_PATIENCE = 1.0
 
 
 class OutputBuffer:
@@ -26,7 +26,7 @@ class OutputBuffer:
 
     Who prints never waits for nobody. While a listener takes what there is, a thread that prints
     faster waits for it (the thread of the loop never does, since it is what serves the listener).
-    A listener that stops taking is waited for once, for half a second. What then does not fit any
+    A listener that stops taking is waited for once, for a second. What then does not fit any
     more pushes out the oldest.
     """
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from pyvider_rpcplugin.exception import TransportError
 
+from ._messages import ConnInfo
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from anyio.abc import ByteStream
 
@@ -22,17 +24,26 @@ class Ways(Protocol):
 
     Attributes:
         networks: What the other side may name.
+        announces: Whether a service has to be announced before it can be dialled.
         scheme: What requests say: `http`, or `https` if connections are encrypted.
+        say: Sends a message to the other side's broker; set by the broker.
     """
 
     networks: tuple[str, ...]
+    announces: bool
     scheme: str
+    say: Callable[[ConnInfo], None]
 
-    def listen(self) -> AbstractAsyncContextManager[tuple[str, StreamListener]]:
-        """Listen for the length of a block; yields the network and the listener."""
+    def listen(
+        self, service_id: int
+    ) -> AbstractAsyncContextManager[tuple[ConnInfo | None, StreamListener]]:
+        """Listen for the length of a block; yields the announcement and the listener."""
 
-    async def connect(self, network: str, address: str) -> ByteStream:
+    async def connect(self, info: ConnInfo) -> ByteStream:
         """Connect to what the other side has announced."""
+
+    def hear(self, info: ConnInfo) -> bool:
+        """Take a message of the other side's broker; False if it is not for this."""
 
 
 class SocketWays:
@@ -47,6 +58,8 @@ class SocketWays:
     """
 
     networks: tuple[str, ...] = ("unix", "tcp")
+    announces: bool = True
+    say: Callable[[ConnInfo], None]
 
     def __init__(
         self,
@@ -65,7 +78,7 @@ class SocketWays:
         self.scheme: str = "http" if credentials is None else "https"
 
     @asynccontextmanager
-    async def listen(self) -> AsyncGenerator[tuple[str, StreamListener]]:
+    async def listen(self, service_id: int) -> AsyncGenerator[tuple[ConnInfo, StreamListener]]:
         """Listen for the length of a block.
 
         Raises:
@@ -76,13 +89,14 @@ class SocketWays:
         if credentials is not None and self._is_host:
             credentials = credentials.reversed()
         async with self._transport().listen() as listener:
+            info = ConnInfo(service_id, self._network, listener.address)
             if credentials is None:
-                yield self._network, listener
+                yield info, listener
                 return
             from pyvider_rpcplugin.transport import TLSListener  # noqa: PLC0415 - loads ssl
 
             timeout = self._settings.connection_timeout
-            yield self._network, TLSListener(listener, credentials, handshake_timeout=timeout)
+            yield info, TLSListener(listener, credentials, handshake_timeout=timeout)
 
     def _transport(self) -> RPCPluginTransport:
         from pyvider_rpcplugin.transport import (  # noqa: PLC0415 - most hosts never listen
@@ -101,7 +115,7 @@ class SocketWays:
         msg = f"the broker cannot listen: the plugin's transport is {self._network!r}"
         raise TransportError(msg, 'It can with "unix" and "tcp".', phase="broker")
 
-    async def connect(self, network: str, address: str) -> ByteStream:
+    async def connect(self, info: ConnInfo) -> ByteStream:
         """Connect to what the other side has announced.
 
         Raises:
@@ -113,9 +127,13 @@ class SocketWays:
         credentials = self._credentials
         if credentials is not None and not self._is_host:
             credentials = credentials.reversed()
-        stream: ByteStream = await transport_for(network, address).connect()
+        stream: ByteStream = await transport_for(info.network, info.address).connect()
         if credentials is None:
             return stream
         from pyvider_rpcplugin.transport import wrap_client  # noqa: PLC0415 - loads ssl
 
         return await wrap_client(stream, credentials)
+
+    def hear(self, info: ConnInfo) -> bool:
+        """Nothing but announcements is expected here."""
+        return False

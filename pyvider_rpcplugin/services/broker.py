@@ -24,7 +24,7 @@ from ._mailboxes import WINDOW, Heard, Mailboxes
 from ._messages import ConnInfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
@@ -87,6 +87,7 @@ class Broker:
             on_lost: Given to the channels: says how the process behind them has ended.
         """
         self._ways = ways
+        ways.say = self._say
         self._peer = peer
         self._options = options
         self._grace = grace
@@ -199,12 +200,9 @@ class Broker:
         Cancellation:
             Closes the connection; so does leaving the block.
         """
-        announced = await self._wait_announced(service_id, timeout)
-        if announced.fault is not None:
-            msg = f"service {service_id} of the {self._peer} cannot be dialled: {announced.fault}"
-            raise TransportError(msg, phase="broker")
+        info = await self._find(service_id, timeout)
         session = self._begin(
-            f"connection to service {service_id}", functools.partial(self._connect, announced.info)
+            f"connection to service {service_id}", functools.partial(self._connect, info)
         )
         channel = await session.wait_started()
         try:
@@ -229,8 +227,8 @@ class Broker:
             SecurityError: The connection is encrypted, and this side has no certificate for it.
         """
         await self._wait_conversation()
-        async with self._ways.listen() as (network, listener):
-            with self._announced(ConnInfo(service_id, network, listener.address)):
+        async with self._ways.listen(service_id) as (info, listener):
+            with self._announced(info):
                 yield listener
 
     async def accept_and_serve(
@@ -375,11 +373,17 @@ class Broker:
             await changed.wait()
 
     def _hear(self, heard: ConnInfo | Unreadable) -> None:
+        if isinstance(heard, ConnInfo) and self._ways.hear(heard):
+            return
         complaint = self._boxes.put(heard, anyio.current_time())
         if complaint is not None and self._complaints < _MOST_COMPLAINTS:
             self._complaints += 1
             more = "" if self._complaints < _MOST_COMPLAINTS else " (the last one to be logged)"
             logger.error("the %s's broker sent %s%s", self._peer, complaint, more)
+        self._notify()
+
+    def _say(self, info: ConnInfo) -> None:
+        self._outgoing.append(info)
         self._notify()
 
     def _notify(self) -> None:
@@ -395,6 +399,17 @@ class Broker:
         if self._tasks is None:
             msg = f"the broker to the {self._peer} is not running"
             raise TransportError(msg, phase="broker")
+
+    async def _find(self, service_id: int, limit: float) -> ConnInfo:
+        """Find out what to connect to."""
+        if not self._ways.announces:
+            await self._wait_conversation()
+            return ConnInfo(service_id)
+        announced = await self._wait_announced(service_id, limit)
+        if announced.fault is not None:
+            msg = f"service {service_id} of the {self._peer} cannot be dialled: {announced.fault}"
+            raise TransportError(msg, phase="broker")
+        return announced.info
 
     async def _wait_announced(self, service_id: int, limit: float) -> Announced:
         with anyio.move_on_after(limit):
@@ -455,13 +470,13 @@ class Broker:
         self._services.add(session)
         try:
             await self._wait_conversation()
-            async with self._ways.listen() as (network, listener):
+            async with self._ways.listen(service_id) as (info, listener):
                 with unwrapped():
                     async with anyio.create_task_group() as tg:
                         await tg.start(server.serve, listener)
                         if until_left:
                             tg.start_soon(_stop_when_left, server, session)
-                        with self._announced(ConnInfo(service_id, network, listener.address)):
+                        with self._announced(info):
                             session.started(None)
                             await session.stop_requested.wait()
                         await listener.aclose()
@@ -471,9 +486,11 @@ class Broker:
             self._services.discard(session)
 
     @contextlib.contextmanager
-    def _announced(self, info: ConnInfo) -> Any:
-        self._outgoing.append(info)
-        self._notify()
+    def _announced(self, info: ConnInfo | None) -> Generator[None]:
+        if info is None:
+            yield
+            return
+        self._say(info)
         try:
             yield
         finally:
@@ -487,7 +504,7 @@ class Broker:
         async def connect() -> ByteStream:
             try:
                 with anyio.fail_after(self._connection_timeout):
-                    return await self._ways.connect(info.network, info.address)
+                    return await self._ways.connect(info)
             except TimeoutError as exc:
                 limit = self._connection_timeout
                 msg = f"no connection to service {info.service_id} within {limit:.3g} seconds"

@@ -73,7 +73,8 @@ class StdioService:
                     self._output.listen(False)
                     self._listener_gone.set()
         if scope.cancelled_caught:
-            raise GRPCError(Status.ABORTED, "somebody else listens now")
+            # Hosts in Go log most other statuses as errors.
+            raise GRPCError(Status.CANCELLED, "somebody else listens now")
 
     async def _send_all(self, stream: Any) -> None:
         output = self._output

@@ -288,7 +288,8 @@ class YamuxSession:
     def _end_by(self, reason: str, events: list[Event]) -> None:
         self.fault = reason
         events.append(SessionFaulted(reason))
-        self.streams.clear()
+        for stream in self.streams.values():
+            stream.is_reset = True
         self._unanswered.clear()
         self._waiting.clear()
 

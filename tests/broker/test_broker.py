@@ -33,23 +33,28 @@ class MemoryWays:
     """Connections in memory, found by their addresses."""
 
     networks: tuple[str, ...] = ("memory",)
+    announces: bool = True
+    say: Any
     scheme: str = "http"
 
     def __init__(self, places: dict[str, MemoryTransport]) -> None:
         self._places = places
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[Any]:
+    async def listen(self, service_id: int) -> AsyncIterator[Any]:
         transport = MemoryTransport()
         async with transport.listen() as listener:
             self._places[listener.address] = transport
-            yield "memory", listener
+            yield ConnInfo(service_id, "memory", listener.address), listener
 
-    async def connect(self, network: str, address: str) -> Any:
-        if address not in self._places:
-            msg = f"nobody is at {address}"
+    async def connect(self, info: ConnInfo) -> Any:
+        if info.address not in self._places:
+            msg = f"nobody is at {info.address}"
             raise TransportError(msg)
-        return await self._places[address].connect()
+        return await self._places[info.address].connect()
+
+    def hear(self, info: ConnInfo) -> bool:
+        return False
 
 
 def make_broker(peer: str, places: dict[str, MemoryTransport]) -> Broker:

@@ -92,11 +92,13 @@ def test_values_of_any_kind_become_something() -> None:
     assert fields["c"] == "\\ud800"
     assert fields["e"] == {"1": [2]}
     assert fields["f"] == 1
+    assert read(format_record(made("m", key=None, surrogate="\ud800"))).fields["key"] is None
 
 
 def test_a_message_that_does_not_fit_its_arguments_is_written_as_it_is() -> None:
     assert "TypeError" in read(format_record(made("%d %d", 1))).message
     assert read(format_record(made("%s", Hostile()))).message
+    assert read(format_record(made(Hostile(), 1))).message.startswith("<Hostile> (1,)")
     assert read(format_record(made("m", created_at=1))).fields["created_at"] == 1
 
 

@@ -100,6 +100,41 @@ async def test_eight_mebibytes_arrive_while_calls_go_on(loop: str, way: str) -> 
         assert numbers == list(range(size // 1024))
 
 
+async def test_who_prints_faster_than_the_host_takes_is_slowed_down(loop: str) -> None:
+    size = 48 << 20
+    found = 0
+    at_end = anyio.Event()
+
+    async def take(data: bytes) -> None:
+        nonlocal found
+        found += len(data)
+        if data.endswith(b"end\n"):
+            at_end.set()
+        await anyio.sleep(0.0002)
+
+    with anyio.fail_after(25):
+        async with plugin_client(talking(loop), sync_stdout=take) as client:
+            await ask(client.grpc_channel, f"flood-by-child {size}")
+            await ask(client.grpc_channel, "say end")
+            await at_end.wait()
+            assert found == size // 1023 * 1023 + len(b"end\n")
+
+
+async def test_it_is_asked_for_again_when_only_the_connection_was_lost(loop: str) -> None:
+    out = Output()
+    async with plugin_client(talking(loop), sync_stdout=out) as client:
+        await ask(client.grpc_channel, "say one")
+        await out.wait(b"one\n")
+        channel: Any = client.grpc_channel
+        for connection in list(channel._connections):
+            await anyio.aclose_forcefully(connection.stream)
+        with pytest.raises(GRPCError):
+            await ask(channel, "nothing")
+        await ask(channel, "say two")
+        await out.wait(b"two\n")
+    assert out.data == b"one\ntwo\nafter serving\n"
+
+
 async def test_what_is_printed_just_before_the_end_arrives(loop: str) -> None:
     for _ in range(5):
         out, err = Output(), Output()
@@ -177,7 +212,7 @@ async def test_a_new_listener_takes_the_place_of_the_old_one(unheard: Started) -
                         assert await first.recv_message() == StdioData(1, b"one\n")
                         await second.send_message(Empty(), end=True)
                         await first.recv_message()
-                assert caught.value.status is Status.ABORTED
+                assert caught.value.status is Status.CANCELLED
                 await ask(channel, "say two")
                 assert await second.recv_message() == StdioData(1, b"two\n")
                 await second.cancel()

@@ -221,7 +221,7 @@ def test_what_the_rules_forbid_ends_the_session(data: bytes, reason: str) -> Non
     session = server()
     assert reason in faulted(session, data)
     assert session.take_output() == frame(GO_AWAY, 0, 0, 1)
-    assert not session.streams
+    assert all(stream.is_reset for stream in session.streams.values())
     with pytest.raises(YamuxError, match=reason):
         session.open()
 

@@ -26,3 +26,10 @@ def mtls(request: pytest.FixtureRequest) -> bool:
     """Whether the host asks for AutoMTLS."""
     asked: bool = request.param
     return asked
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop of a plugin in Python."""
+    name: str = request.param
+    return name

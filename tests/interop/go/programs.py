@@ -83,6 +83,11 @@ class Report:
             and not line["@message"].startswith("connections are plain")
         ]
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether the plugin ended by itself when it was asked to, with nothing to complain of."""
+        return (self.exit, self.was_forced, self.complaints) == ("exit status 0", False, [])
+
 
 def run_host(folder: Path, command: list[str], *todo: str, **options: object) -> Report:
     """Have the host in Go start a plugin, do things with it, and end it."""

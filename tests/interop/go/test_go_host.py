@@ -13,24 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from .programs import FOLDER, Report, conformance_plugin, python_plugin, run_host
+from .programs import FOLDER, conformance_plugin, python_plugin, run_host
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
     pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
 ]  # fmt: skip
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def loop(request: pytest.FixtureRequest) -> str:
-    """The plugin's event loop."""
-    name: str = request.param
-    return name
-
-
-def ended_well(report: Report) -> bool:
-    """Whether the plugin ended by itself when it was asked to, with nothing to complain about."""
-    return (report.exit, report.was_forced, report.complaints) == ("exit status 0", False, [])
 
 
 def test_calls_of_every_kind(go_programs: Path, loop: str, mtls: bool) -> None:
@@ -50,7 +38,7 @@ def test_calls_of_every_kind(go_programs: Path, loop: str, mtls: bool) -> None:
     }  # fmt: skip
     assert report.errors["missing"]["message"] == 'no key "no such key"'
     assert report.errors["fail"]["message"] == "nicht möglich: 100 %"
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_large_messages_and_two_hundred_calls_at_once(
@@ -59,7 +47,7 @@ def test_large_messages_and_two_hundred_calls_at_once(
     report = run_host(go_programs, python_plugin(loop), "many", "large", mtls=mtls)
     assert (report.error, report.errors) == ("", {})
     assert report.results == {"many": 200, "large": 64 << 20}
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_the_plugin_is_gone_in_time_though_a_call_runs(
@@ -69,7 +57,7 @@ def test_the_plugin_is_gone_in_time_though_a_call_runs(
     report = run_host(go_programs, python_plugin(loop), "stopped", mtls=mtls)
     assert report.results == {"stopped": True}
     assert report.errors["stopped"]["code"] in {"Canceled", "Unavailable"}
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_a_plugin_killed_in_the_middle_of_a_call(go_programs: Path, loop: str, mtls: bool) -> None:
@@ -79,7 +67,7 @@ def test_a_plugin_killed_in_the_middle_of_a_call(go_programs: Path, loop: str, m
     assert report.exit == "signal: killed"
     # It could not tidy up. The next one does.
     assert list(Path(tempfile.gettempdir()).iterdir())
-    assert ended_well(run_host(go_programs, python_plugin(loop), mtls=mtls))
+    assert run_host(go_programs, python_plugin(loop), mtls=mtls).ended_well
     assert not list(Path(tempfile.gettempdir()).iterdir())
 
 
@@ -103,7 +91,7 @@ def test_connections_by_the_broker_in_both_directions(
         "call-back": 42, "open-back": 3, "several-brokers": 5 * (42 + 3),
         "brokers-at-once": 20 * (42 + 3),
     }  # fmt: skip
-    assert ended_well(report)
+    assert report.ended_well
 
 
 @pytest.mark.parametrize(
@@ -115,7 +103,7 @@ def test_the_highest_version_that_both_have(
 ) -> None:
     report = run_host(go_programs, python_plugin(loop, "--versions", served), versions=offered)
     assert (report.error, report.version) == ("", chosen)
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_no_version_that_both_have(go_programs: Path, loop: str) -> None:
@@ -138,7 +126,7 @@ def test_the_service_of_go_plugins_own_tests(go_programs: Path, loop: str, mtls:
     report = run_host(go_programs, conformance_plugin(loop), "conformance", mtls=mtls)
     assert (report.error, report.errors) == ("", {})
     assert report.results == {"conformance": {"double": 42, "stream": [0, 2, 4], "ping": "pong"}}
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_what_the_plugin_prints(go_programs: Path, loop: str, mtls: bool) -> None:
@@ -146,7 +134,7 @@ def test_what_the_plugin_prints(go_programs: Path, loop: str, mtls: bool) -> Non
     assert report.results == {"print": True}
     assert report.stdout == "to stdout: é\n" + "o" * 5000 + "\n"
     assert report.stderr == "to stderr: é\n" + "e" * 5000 + "\n"
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_printing_for_the_service_of_go_plugins_own_tests(
@@ -158,7 +146,7 @@ def test_printing_for_the_service_of_go_plugins_own_tests(
     assert (report.error, report.errors) == ("", {})
     assert report.stdout == "text value\nnumber 7\nfor stdout\n"
     assert report.stderr == "for stderr\n"
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_log_lines_of_every_level(
@@ -192,7 +180,7 @@ def test_a_plugin_of_a_plugin(go_programs: Path, loop: str, mtls: bool) -> None:
     command = python_plugin(loop, "--inner", str(go_programs / "plugin"))
     report = run_host(go_programs, command, "kv", mtls=mtls, group=os.getgid())
     assert (report.error, report.errors, report.results) == ("", {}, {"kv": 1})
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_a_broken_handler_is_one_line_of_the_log(go_programs: Path, loop: str) -> None:
@@ -219,7 +207,7 @@ def test_another_client_takes_the_plugin_over(go_programs: Path, loop: str) -> N
     assert report.results["reattached"] == {
         "ping": "pong", "kv": 1, "call-back": 42, "open-back": 3, "exited": True
     }  # fmt: skip
-    assert (report.exit, report.was_forced) == ("exit status 0", False)
+    assert report.ended_well
 
 
 def test_tcp(go_programs: Path, loop: str, mtls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +220,7 @@ def test_tcp(go_programs: Path, loop: str, mtls: bool, monkeypatch: pytest.Monke
     # The range that hosts in Go send.
     assert 10000 <= int(report.results["address"]["address"].removeprefix("127.0.0.1:")) <= 25000
     assert report.results["brokers-at-once"] == 20 * (42 + 3)
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_sockets_for_a_group(go_programs: Path, loop: str, mtls: bool) -> None:
@@ -243,14 +231,14 @@ def test_sockets_for_a_group(go_programs: Path, loop: str, mtls: bool) -> None:
     assert (report.error, report.errors) == ("", {})
     address = report.results["address"]
     assert (address["mode"], address["group"]) == ("-rw-rw----", os.getgid())
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_an_interrupt_from_the_terminal_is_left_to_the_host(go_programs: Path, loop: str) -> None:
     report = run_host(go_programs, python_plugin(loop), "interrupted", "ping")
     assert (report.error, report.errors) == ("", {})
     assert report.results == {"interrupted": 1, "ping": "pong"}
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_a_plugin_does_not_outlive_its_host(go_programs: Path, loop: str, mtls: bool) -> None:
@@ -271,7 +259,7 @@ def test_certificates_of_every_curve(
     monkeypatch.setenv("PLUGIN_CERT_CURVE", curve)
     report = run_host(go_programs, python_plugin(loop), "kv", mtls=True)
     assert (report.error, report.results) == ("", {"kv": 1})
-    assert ended_well(report)
+    assert report.ended_well
 
 
 def test_a_plugin_that_insists_on_tls_refuses_a_host_without(
@@ -298,7 +286,7 @@ def test_a_program_is_run_only_if_its_checksum_is_right(
     checksum = hashlib.sha256(program.read_bytes()).hexdigest()
     report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
     assert (report.error, report.results) == ("", {"ping": "pong"})
-    assert ended_well(report)
+    assert report.ended_well
     program.write_text(program.read_text() + "\n")
     report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
     assert report.error == "checksums did not match"

@@ -7,18 +7,15 @@ import signal
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 from grpclib import GRPCError, Status
 
-from pyvider_rpcplugin import plugin_client
-from pyvider_rpcplugin.client import RPCPluginClient
 from pyvider_rpcplugin.exception import HandshakeError
 from pyvider_rpcplugin.rpc import ConnectionLost, DeadlineExceeded
 
-from .proto.peer_grpc import AdderBase, AdderStub, PeerStub
+from .proto.peer_grpc import AdderStub, PeerStub
 from .proto.peer_pb2 import (
     Failure,
     Key,
@@ -28,31 +25,14 @@ from .proto.peer_pb2 import (
     PrintRequest,
     RepeatRequest,
     Service,
-    Sum,
     Terms,
 )
+from .python_host import HANG, LARGE, Adder, go_plugin
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
     pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
 ]  # fmt: skip
-
-# Asks for one message, and for a stream that then stays open.
-HANG = RepeatRequest(pair=Pair(), count=1, hang=True)
-LARGE = b"0123456789abcdef" * (4 << 20)
-
-
-def go_plugin(
-    folder: Path, *options: str, versions: str = "1", mtls: bool = True, **settings: Any
-) -> RPCPluginClient:
-    return plugin_client(
-        [folder / "plugin", *options],
-        protocol_versions=versions,
-        magic_cookie_key="INTEROP_COOKIE",
-        magic_cookie_value="interop",
-        auto_mtls=mtls,
-        **settings,
-    )
 
 
 async def test_calls_of_every_kind(go_programs: Path, mtls: bool) -> None:
@@ -176,12 +156,6 @@ async def test_a_plugin_that_ends_in_the_middle_of_a_call(
             assert caught.value.exit_status == status
             told = "\n".join(caught.value.stderr_tail)
             assert ("panic: as I was told" in told) == (how == "panic")
-
-
-class Adder(AdderBase):
-    async def Add(self, stream):
-        terms = await stream.recv_message()
-        await stream.send_message(Sum(sum=terms.first + terms.second))
 
 
 async def test_connections_by_the_broker_in_both_directions(go_programs: Path, mtls: bool) -> None:
