@@ -15,7 +15,7 @@ if sys.platform.startswith("linux"):
 
 __all__ = ["ResourceLimits"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _KINDS = {
     "memory": "RLIMIT_DATA",

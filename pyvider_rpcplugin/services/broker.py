@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker", "current_broker"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _START_STREAM = "/plugin.GRPCBroker/StartStream"
 _ADVICE = "leave the block of broker.serve() or broker.dial()"

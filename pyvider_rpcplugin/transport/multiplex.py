@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiplexedListener", "MultiplexedStream", "Multiplexer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _READ_SIZE = 262_144
 # Senders wait while so much of all streams together is unsent.

@@ -67,15 +67,15 @@ class YamuxStream:
     )
 
     def __init__(self, number: int) -> None:
-        self.id = number
+        self.id: int = number
         self.owner: Any = None
-        self.accepted = False
-        self.send_window = WINDOW
-        self.receive_window = WINDOW
-        self.unreported = 0  # consumed, and not yet told the peer
-        self.local_closed = False
-        self.remote_closed = False
-        self.is_reset = False
+        self.accepted: bool = False
+        self.send_window: int = WINDOW
+        self.receive_window: int = WINDOW
+        self.unreported: int = 0  # consumed, and not yet told the peer
+        self.local_closed: bool = False
+        self.remote_closed: bool = False
+        self.is_reset: bool = False
 
     def __repr__(self) -> str:
         state = "reset" if self.is_reset else "closed" if self.closed else "open"
@@ -109,7 +109,7 @@ class YamuxSession:
     def __init__(self, *, client: bool) -> None:
         self.streams: dict[int, YamuxStream] = {}
         self.fault: str | None = None
-        self.peer_left = False
+        self.peer_left: bool = False
         self._next_id = 1 if client else 2
         self._leaving = False
         self._unanswered: set[int] = set()  # streams of ours that were not accepted yet
