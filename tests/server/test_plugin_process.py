@@ -139,11 +139,13 @@ def test_what_the_host_says_in_the_environment_counts(tmp_path: Path) -> None:
         PLUGIN_MAX_PORT="23556",
         PLUGIN_MULTIPLEX_GRPC="true",
     ) as plugin:
-        found = re.fullmatch(r"1\|1\|tcp\|127\.0\.0\.1:(\d+)\|grpc\|\|false\n", plugin.line)
+        found = re.fullmatch(r"1\|1\|tcp\|127\.0\.0\.1:(\d+)\|grpc\|\|true\n", plugin.line)
         assert found is not None
         assert 23456 <= int(found[1]) <= 23556
         plugin.process.terminate()
         assert plugin.end()[0] == 0
+    with Started(echo(), PLUGIN_MULTIPLEX_GRPC="maybe") as plugin:
+        assert plugin.line.endswith("|grpc||false\n")
     with Started(echo(), PLUGIN_UNIX_SOCKET_DIR=str(tmp_path)) as plugin:
         assert Path(plugin.address).parent == tmp_path
 
