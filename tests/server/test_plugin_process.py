@@ -146,6 +146,8 @@ def test_what_the_host_says_in_the_environment_counts(tmp_path: Path) -> None:
         assert plugin.end()[0] == 0
     with Started(echo(), PLUGIN_MULTIPLEX_GRPC="maybe") as plugin:
         assert plugin.line.endswith("|grpc||false\n")
+        plugin.process.terminate()
+        assert plugin.end()[0] == 0
     with Started(echo(), PLUGIN_UNIX_SOCKET_DIR=str(tmp_path)) as plugin:
         assert Path(plugin.address).parent == tmp_path
 
