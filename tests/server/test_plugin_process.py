@@ -137,10 +137,15 @@ def test_what_the_host_says_in_the_environment_counts(tmp_path: Path) -> None:
         PLUGIN_PROTOCOL_VERSIONS="3,1,x",
         PLUGIN_MIN_PORT="23456",
         PLUGIN_MAX_PORT="23556",
+        PLUGIN_MULTIPLEX_GRPC="true",
     ) as plugin:
-        found = re.fullmatch(r"1\|1\|tcp\|127\.0\.0\.1:(\d+)\|grpc\|\n", plugin.line)
+        found = re.fullmatch(r"1\|1\|tcp\|127\.0\.0\.1:(\d+)\|grpc\|\|true\n", plugin.line)
         assert found is not None
         assert 23456 <= int(found[1]) <= 23556
+        plugin.process.terminate()
+        assert plugin.end()[0] == 0
+    with Started(echo(), PLUGIN_MULTIPLEX_GRPC="maybe") as plugin:
+        assert plugin.line.endswith("|grpc||false\n")
         plugin.process.terminate()
         assert plugin.end()[0] == 0
     with Started(echo(), PLUGIN_UNIX_SOCKET_DIR=str(tmp_path)) as plugin:
