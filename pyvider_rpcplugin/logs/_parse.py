@@ -139,7 +139,7 @@ def _from_json(line: str) -> LogLine | None:
         return None
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
-    except (ValueError, RecursionError):  # the decoder's own errors are ValueErrors
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     message = fields.pop("@message", "")
     word = fields.pop("@level", None)

@@ -166,7 +166,7 @@ class SharedWays:
             knock = self._knock = _OurKnock(service_id)
             self.say(ConnInfo(service_id, knock=Knock(knock=True)))
             try:
-                with anyio.move_on_at(until):
+                with anyio.CancelScope(deadline=until):
                     await knock.answered.wait()
             except BaseException:
                 if knock.stream is not None:
