@@ -26,6 +26,11 @@ if TYPE_CHECKING:
         TransportError,
     )
     from .factories import plugin_client, plugin_protocol, plugin_server
+    from .handshake import (
+        ReattachConfig,
+        format_reattach_providers,
+        parse_reattach_providers,
+    )
     from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
     from .server import RPCPluginServer
@@ -59,6 +64,7 @@ __all__ = [
     "RPCPluginError",
     "RPCPluginProtocol",
     "RPCPluginServer",
+    "ReattachConfig",
     "ResourceLimits",
     "RpcConfigType",
     "SecureConfig",
@@ -70,6 +76,8 @@ __all__ = [
     "__version__",
     "configure",
     "context",
+    "format_reattach_providers",
+    "parse_reattach_providers",
     "plugin_client",
     "plugin_protocol",
     "plugin_server",
@@ -88,6 +96,7 @@ _HOMES = {
         "TransportError",
     ),
     "factories": ("plugin_client", "plugin_protocol", "plugin_server"),
+    "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
     "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
     "server": ("RPCPluginServer",),

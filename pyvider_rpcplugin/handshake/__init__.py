@@ -8,6 +8,9 @@ writes them is the business of ``client`` and ``server``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin._lazy import lazy_names
 from pyvider_rpcplugin.handshake._cookie import check_cookie
 from pyvider_rpcplugin.handshake._environment import build_environment
 from pyvider_rpcplugin.handshake._line import (
@@ -20,16 +23,35 @@ from pyvider_rpcplugin.handshake._line import (
 from pyvider_rpcplugin.handshake._reader import NOISE_LIMIT, HandshakeReader
 from pyvider_rpcplugin.handshake._versions import choose_version, format_versions
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyvider_rpcplugin.handshake._reattach import (
+        ReattachConfig,
+        format_reattach_providers,
+        parse_reattach_providers,
+    )
+
 __all__ = [
     "CORE_VERSION",
     "NETWORKS",
     "NOISE_LIMIT",
     "HandshakeReader",
     "HandshakeRecord",
+    "ReattachConfig",
     "build_environment",
     "check_cookie",
     "choose_version",
     "format_handshake_line",
+    "format_reattach_providers",
     "format_versions",
     "parse_handshake_line",
+    "parse_reattach_providers",
 ]
+
+# Few plugins, and few hosts, are attached to or attach.
+_HOMES = {"_reattach": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers")}
+
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())
