@@ -177,6 +177,11 @@ class H2Connection:
             self.closed or self.goaway_received or self._next_stream_id > _LARGEST_STREAM_ID
         )
 
+    @property
+    def requests_sent(self) -> int:
+        """How many streams were opened (client side)."""
+        return self._next_stream_id // 2
+
     def send_request(self, block: bytes, *, end_stream: bool = False) -> H2Stream:
         """Open a stream with an encoded header block (client side).
 

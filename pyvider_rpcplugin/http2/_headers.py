@@ -9,6 +9,7 @@ decoded for as long as the decoding table stays as it was: an equal block then m
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,12 @@ _CONNECTION_SPECIFIC = frozenset(
 )
 _REQUEST_PSEUDO = frozenset((":method", ":scheme", ":path", ":authority"))
 _RESPONSE_PSEUDO = frozenset((":status",))
+
+
+# At DEBUG hpack logs each field of each call, credentials among them: ten records a call that nobody
+# asked for who looks at all of a program's records. Who wants them sets that logger's level.
+if logging.getLogger("hpack").level == logging.NOTSET:
+    logging.getLogger("hpack").setLevel(logging.INFO)
 
 
 class HeaderBlock:

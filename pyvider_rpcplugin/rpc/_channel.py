@@ -56,6 +56,8 @@ USER_AGENT = f"grpc-python-pyvider-rpcplugin/{__version__}"
 
 _CACHED_METHODS = 1024
 _LAST_WORDS_TIMEOUT = 0.25
+# A server that lets nobody in may be asked so often in a row; then whoever waits is told.
+_MOST_UNUSED_CONNECTIONS = 3
 
 
 class ChannelEvents(_DispatchChannelEvents):
@@ -128,6 +130,8 @@ class Channel(_Base):
         self._extra_fields = self._make_extra_fields()
         self._connections: set[RPCConnection] = set()
         self._connection: RPCConnection | None = None
+        self._latest: RPCConnection | None = None
+        self._unused = 0
         self._pending: deque[_Pending] = deque()
         self._manager: Waiter | None = None
         self._closed = False
@@ -342,6 +346,7 @@ class Channel(_Base):
                 return
             if self._pending and self._needs_connection():
                 try:
+                    self._check_last_was_used()
                     await self._establish(tasks)
                 except (RPCPluginError, OSError) as error:
                     await self._explain()
@@ -389,6 +394,19 @@ class Channel(_Base):
             connection.h2.accepts_requests and not connection.draining
         )
 
+    def _check_last_was_used(self) -> None:
+        """Bound how often a server is connected to that leaves each time before a call begins.
+
+        Raises:
+            TransportError: It was often enough.
+        """
+        unused = self._latest is not None and not self._latest.h2.requests_sent
+        self._unused = self._unused + 1 if unused else 0
+        if self._unused >= _MOST_UNUSED_CONNECTIONS:
+            self._latest = None
+            msg = f"the server ended {self._unused} connections in a row before a call could begin"
+            raise TransportError(msg)
+
     async def _establish(self, tasks: TaskGroup) -> None:
         """Make a new connection and wait until the peer has said that it speaks HTTP/2."""
         with anyio.CancelScope() as self._connecting:
@@ -409,6 +427,9 @@ class Channel(_Base):
         if connection.lost is not None:
             if isinstance(connection.lost.__cause__, RPCPluginError):
                 raise connection.lost.__cause__  # The stream below knows better, as TLS does.
+            if connection.ready:
+                message = f"the server ended the connection at once: {connection.lost}"
+                raise TransportError(message) from connection.lost
             message = f"the connection was lost before HTTP/2 was set up: {connection.lost}"
             hint = "Is it a gRPC server, and without TLS?"
             raise TransportError(message, hint) from connection.lost
@@ -418,7 +439,7 @@ class Channel(_Base):
                 f"the other side accepted the connection and sent no HTTP/2 within {timeout:g} s"
             )
             raise TransportError(message, "Is it a gRPC server, and without TLS?")
-        self._connection = connection
+        self._connection = self._latest = connection
         self._wake_all()
 
     async def _wait_manager(self) -> None:

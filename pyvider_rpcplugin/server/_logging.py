@@ -49,10 +49,6 @@ def logging_to_host(level: str) -> Generator[None]:
         stack.callback(root.removeHandler, handler)
         if root.level == logging.WARNING:  # as it is made
             stack.enter_context(_level(root, level))
-        # The encoding of each header of each call is told at DEBUG.
-        hpack = logging.getLogger("hpack")
-        if hpack.level == logging.NOTSET:
-            stack.enter_context(_level(hpack, logging.INFO))
         if threading.excepthook is threading.__excepthook__:
             threading.excepthook = _log_exception
             stack.callback(setattr, threading, "excepthook", threading.__excepthook__)

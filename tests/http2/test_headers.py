@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import hpack
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -271,3 +273,15 @@ class CachedDecoding(RuleBasedStateMachine):
 
 CachedDecoding.TestCase.settings = settings(max_examples=150, stateful_step_count=15)
 TestCachedDecoding = CachedDecoding.TestCase
+
+
+def test_what_headers_hold_is_not_logged_unless_it_is_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    block = HeaderEncoder().encode([("authorization", "secret")])
+    with caplog.at_level(logging.DEBUG):
+        HeaderDecoder(65_536, 512).decode(block)
+    assert "secret" not in caplog.text
+    with caplog.at_level(logging.DEBUG, logger="hpack"):
+        HeaderDecoder(65_536, 512).decode(block)
+    assert "secret" in caplog.text

@@ -38,6 +38,10 @@ virtual_time = pytest.mark.parametrize(
 )
 
 
+# By hand: h2 would say nothing more after its own.
+GOAWAY = b"\0\0\x08\x07\0\0\0\0\0" + bytes(8)
+
+
 class Endpoint:
     """Where a channel connects to: scripted servers, one after the other."""
 
@@ -48,6 +52,7 @@ class Endpoint:
         self.peers: list[ScriptedPeer] = []
         self.connected = anyio.Event()
         self.silent = False
+        self.settings: dict[str, int] = {}
 
     async def connect(self) -> MemoryStream:
         self.attempts += 1
@@ -60,7 +65,7 @@ class Endpoint:
         peer = ScriptedPeer(theirs, client_side=False)
         self.peers.append(peer)
         if not self.silent:
-            await peer.start()
+            await peer.start(**self.settings)
         self.connected.set()
         self.connected = anyio.Event()
         return ours
@@ -337,11 +342,32 @@ async def test_an_idle_connection_that_its_server_leaves_is_closed() -> None:
         lost.append(None)
 
     async with open_channel(Channel(endpoint.connect, on_lost=on_lost)) as channel:
-        await endpoint.peers[0].send(b"\0\0\x08\x07\0\0\0\0\0" + bytes(8))
+        await endpoint.peers[0].send(GOAWAY)
         await endpoint.peers[0].until_end()
         with anyio.fail_after(5):
             await call_through(channel, endpoint)
         assert not lost
+    await endpoint.close()
+
+
+async def test_a_server_that_lets_nobody_in_is_not_asked_for_ever() -> None:
+    endpoint = Endpoint()
+    endpoint.settings = {"max_concurrent_streams": 0}
+
+    async def call() -> None:
+        with pytest.raises(ConnectionLost, match="3 connections in a row"):
+            await unary(channel)
+
+    async with open_channel(Channel(endpoint.connect)) as channel:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call)
+                for number in range(3):
+                    await anyio.wait_all_tasks_blocked()
+                    assert endpoint.attempts == number + 1
+                    await endpoint.peers[-1].send(GOAWAY)
+            endpoint.settings = {}
+            await call_through(channel, endpoint)
     await endpoint.close()
 
 
