@@ -19,22 +19,36 @@ OLDEST = PYTHONS[0]
 
 GO_MODULE = ROOT / "tests" / "interop" / "go"
 
-# The folder that is protoc's root, the file in it, and what is generated from it.
-PROTOS = [
-    (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
-    (".", "tests/bench/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"]),
-    ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"]),
-    ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"]),
+# The folder that is protoc's root, the file in it, what is generated from it, and where to, if it
+# is not the root.
+PROTOS: list[tuple[str, str, list[str], str | None]] = [
+    (".", "tests/protos/echo.proto", ["python", "pyi", "grpclib_python", "grpc_python"], None),
+    (
+        ".",
+        "tests/bench/protos/echo.proto",
+        ["python", "pyi", "grpclib_python", "grpc_python"],
+        None,
+    ),
+    ("tests/protos", "echo.proto", ["python_betterproto2"], "tests/forms/betterproto"),
+    ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"], None),
+    ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"], None),
     (
         ".",
         "tests/interop/go/proto/peer.proto",
         ["python", "pyi", "grpclib_python", "go", "go-grpc"],
+        None,
     ),
 ]
+PROTOC_OPTIONS = {
+    "go": "paths=source_relative",
+    "go-grpc": "paths=source_relative",
+    "python_betterproto2": "client_generation=async,server_generation=async",
+}
 # This release's protoc is that of protobuf 4.25. The modules that it makes have no check of the
 # runtime's version, so that they work with all of them from there on: the tests run with the lowest
 # and with the newest. It needs the pkg_resources of an old setuptools.
 PROTOC = ["grpcio-tools == 1.62.3", "setuptools < 80", "grpclib == 0.4.9"]
+PROTOC += ["betterproto2_compiler == 0.10.1"]
 PROTOC_GO = [
     "google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12",
     "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2",
@@ -117,13 +131,13 @@ def generate(session: nox.Session, out: Path) -> list[Path]:
         session.run("go", "install", tool, env={"GOBIN": str(tools)}, external=True)
     path = os.pathsep.join([str(tools), *(session.bin_paths or ()), os.environ["PATH"]])
     before = set(out.rglob("*"))
-    for root, proto, kinds in PROTOS:
-        target = out / root
+    for root, proto, kinds, elsewhere in PROTOS:
+        target = out / (elsewhere or root)
         target.mkdir(parents=True, exist_ok=True)
         session.run(
             "python", "-m", "grpc_tools.protoc", f"-I{ROOT / root}",
             *(f"--{kind}_out={target}" for kind in kinds),
-            *(f"--{kind}_opt=paths=source_relative" for kind in kinds if kind.startswith("go")),
+            *(f"--{kind}_opt={PROTOC_OPTIONS[kind]}" for kind in kinds if kind in PROTOC_OPTIONS),
             str(ROOT / root / proto), env={"PATH": path},
         )  # fmt: skip
     return sorted(path for path in set(out.rglob("*.*")) - before if path.is_file())
