@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["plugin_client", "plugin_protocol", "plugin_server"]
 
-_SERVER_OPTIONS = ("tls", "standalone")
+_SERVER_OPTIONS = ("versions", "tls", "standalone")
 
 
 def plugin_server(
-    protocol: RPCPluginProtocol | None = None,
+    protocol: RPCPluginProtocol | Mapping[int, Any] | None = None,
     handler: Any = None,
     transport: Literal["unix", "tcp"] | RPCPluginTransport | None = None,
     host: str | None = None,
@@ -34,6 +34,7 @@ def plugin_server(
     transport_path: str | os.PathLike[str] | None = None,
     config: Mapping[str, Any] | None = None,
     *,
+    versions: Mapping[int, Any] | None = None,
     tls: ssl.SSLContext | None = None,
     standalone: bool = False,
     **settings: Any,
@@ -42,13 +43,17 @@ def plugin_server(
 
     Args:
         protocol: What registers the handler. A handler that says itself what it serves, such as
-            one derived from a class that grpclib generated, needs none.
+            one derived from a class that grpclib generated, needs none. A mapping is the same as
+            `versions`.
         handler: The object whose methods are called.
         transport: "unix" or "tcp"; by default unix where there is such a thing.
         host: The address to bind with tcp, 127.0.0.1 by default.
         port: The port to bind with tcp; 0 lets the system choose one.
         transport_path: The path of the Unix socket; by default one in a private folder.
         config: Settings for this server (PLUGIN_...), and keys of the application's own.
+        versions: For a plugin that serves several versions of its protocol: from each version to
+            its handler, to its protocol, or to both as `(protocol, handler)`. A protocol alone
+            goes with `handler`. Only the highest version that the host offers too is served.
         tls: A context of your own instead of what the settings say about certificates. It decides
             whom to let in.
         standalone: Serve without a host: no cookie is asked for, and no line is printed.
@@ -60,6 +65,7 @@ def plugin_server(
 
     Raises:
         ConfigError: A keyword is neither an option nor a setting.
+        ProtocolError: The mapping of versions is none.
     """
     # Loaded here, so that a host does not load what only its plugins need.
     from pyvider_rpcplugin.server import RPCPluginServer  # noqa: PLC0415
@@ -73,6 +79,7 @@ def plugin_server(
         host=host,
         port=port,
         transport_path=transport_path,
+        versions=versions,
         tls=tls,
         standalone=standalone,
         settings=settings,

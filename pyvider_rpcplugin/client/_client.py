@@ -239,8 +239,12 @@ class RPCPluginClient:
         return self._launch.pid if self._launch is not None else None
 
     @property
-    def protocol_version(self) -> int | None:
-        """The version of the application's protocol that the plugin chose."""
+    def negotiated_version(self) -> int | None:
+        """The version of the application's protocol that the plugin chose of those offered.
+
+        None while the client is not running, and with a server that it has attached to: only a
+        plugin that was started says what it serves.
+        """
         launch = self._launch
         return launch.record.app_version if launch is not None and launch.record else None
 

@@ -48,4 +48,12 @@ def choose_version(mine: Collection[int], offered: str | None) -> int:
         elif offered:
             logger.warning("PLUGIN_PROTOCOL_VERSIONS has %.60r in it, which is no number", item)
     common = theirs.intersection(mine)
-    return max(common) if common else min(mine)
+    if common:
+        return max(common)
+    if theirs:
+        logger.warning(
+            "the host speaks %s of the application's protocol, this plugin serves %s",
+            format_versions(theirs),
+            format_versions(mine),
+        )
+    return min(mine)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ._versions import services_by_version
 from .base import RPCPluginProtocol
 from .basic import BasicProtocol, register
 
-__all__ = ["BasicProtocol", "RPCPluginProtocol", "register"]
+__all__ = ["BasicProtocol", "RPCPluginProtocol", "register", "services_by_version"]

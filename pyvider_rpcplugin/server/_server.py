@@ -19,6 +19,7 @@ from pyvider_rpcplugin.config import Settings, load_settings
 from pyvider_rpcplugin.crypto import plugin_tls
 from pyvider_rpcplugin.exception import (
     ConfigError,
+    ProtocolError,
     RPCPluginError,
     TransportError,
 )
@@ -28,13 +29,14 @@ from pyvider_rpcplugin.handshake import (
     choose_version,
     format_handshake_line,
 )
-from pyvider_rpcplugin.protocol import RPCPluginProtocol, register
+from pyvider_rpcplugin.protocol import RPCPluginProtocol, register, services_by_version
 from pyvider_rpcplugin.rpc import Server
 from pyvider_rpcplugin.services import (
     ControllerService,
     HealthService,
     apply_log_level,
     current_broker,
+    current_version,
     plugin_broker,
     rpc_options,
 )
@@ -48,12 +50,12 @@ from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from typing import Literal
 
     from anyio.abc import TaskStatus
 
-    from pyvider_rpcplugin.crypto import Credentials, PluginTLS
+    from pyvider_rpcplugin.crypto import Credentials
     from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
@@ -82,11 +84,12 @@ class RPCPluginServer:
 
     def __init__(
         self,
-        protocol: RPCPluginProtocol | None = None,
+        protocol: RPCPluginProtocol | Mapping[int, Any] | None = None,
         handler: Any = None,
         config: Mapping[str, Any] | None = None,
         transport: str | RPCPluginTransport | None = None,
         *,
+        versions: Mapping[int, Any] | None = None,
         host: str | None = None,
         port: int | None = None,
         transport_path: str | os.PathLike[str] | None = None,
@@ -97,21 +100,32 @@ class RPCPluginServer:
         """Make a server.
 
         Args:
-            protocol: What registers the handler; None if the handler says what it serves.
+            protocol: What registers the handler; None if the handler says what it serves; a
+                mapping for several versions.
             handler: The user's handler.
             config: Settings for this server, and keys of the application's own.
             transport: "unix", "tcp", or a transport; by default what the settings say.
+            versions: What each version of the application's protocol serves.
             host: The address to bind with tcp.
             port: The port to bind with tcp; 0: any.
             transport_path: The path of the socket.
             tls: A context of the caller's own for all connections.
             standalone: Serve without a host: no cookie is asked for, and no line is printed.
             settings: Settings as keywords: lower case, without prefix.
+
+        Raises:
+            ProtocolError: The mapping of versions is none.
         """
         self.protocol = protocol
         self.handler = handler
         self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
         self.standalone = standalone
+        self._versions = services_by_version(protocol, handler, versions)
+        if self._versions is not None and (
+            "protocol_versions" in (settings or {}) or "PLUGIN_PROTOCOL_VERSIONS" in self.config
+        ):
+            msg = "PLUGIN_PROTOCOL_VERSIONS is for one protocol: here a mapping says the versions"
+            raise ProtocolError(msg, hint="leave it out", phase="serve")
         self._tls = tls
         self._place = Place(
             transport,
@@ -130,6 +144,7 @@ class RPCPluginServer:
         self._session: Session[str] | None = None
         self._grace: float | None = None
         self._address: str | None = None
+        self._negotiated_version: int | None = None
 
     def __repr__(self) -> str:
         return f"<RPCPluginServer {self._address or 'not listening'}>"
@@ -138,6 +153,14 @@ class RPCPluginServer:
     def health(self) -> HealthService:
         """What the health service says of this server; `health.set_status` changes it."""
         return self._health
+
+    @property
+    def negotiated_version(self) -> int | None:
+        """The version of the application's protocol that is served; None before `serve`.
+
+        It is the highest that the host offers too. A standalone server has its newest.
+        """
+        return self._negotiated_version
 
     def get_address(self) -> str:
         """Return where the server listens: "host:port", or the path of its socket.
@@ -306,7 +329,9 @@ class RPCPluginServer:
         options = rpc_options(settings)
         rpc = Server(options=options)
         self._health.start()
-        await register(rpc, self.protocol, self.handler)
+        version = self._choose_version(settings)
+        served = (self._versions or {}).get(version, (self.protocol, self.handler))
+        await register(rpc, *served)
         if settings.health_service_enabled:
             rpc.add_service(self._health)
         if not self.standalone:
@@ -317,6 +342,7 @@ class RPCPluginServer:
             rpc.add_service(printed.service)
             rpc.standing.update(printed.service.methods)
         with contextlib.ExitStack() as process_wide:
+            process_wide.callback(current_version.reset, current_version.set(version))
             arrivals = _catch_signals(process_wide, self.standalone, settings, is_program)
             stdout = None
             if not self.standalone and _in_main_thread():
@@ -329,7 +355,7 @@ class RPCPluginServer:
                 listener = _secured(
                     plain if shared is None else shared.streams, tls.credentials, settings
                 )
-                self._address = listener.address
+                self._address, self._negotiated_version = listener.address, version
                 broker = None
                 if not self.standalone:
                     broker = plugin_broker(
@@ -347,16 +373,17 @@ class RPCPluginServer:
                         shared,
                         settings,
                         session,
-                        network,
                         listener,
-                        tls,
+                        functools.partial(
+                            self._greet, settings, version, network, tls.certificate, stdout
+                        ),
                         stdout,
                         printed,
                         arrivals,
                         task_status,
                     )
                 finally:
-                    self._address = None
+                    self._address = self._negotiated_version = None
 
     async def _accept(
         self,
@@ -365,9 +392,8 @@ class RPCPluginServer:
         shared: _Shared | None,
         settings: Settings,
         session: Session[str],
-        network: Any,
         listener: StreamListener,
-        tls: PluginTLS,
+        greet: Callable[[str], None],
         stdout: int | None,
         printed: CapturedOutput,
         arrivals: Arrivals | None,
@@ -385,14 +411,12 @@ class RPCPluginServer:
                 if settings.shutdown_file_path:
                     tg.start_soon(_stop_at_file, settings.shutdown_file_path, session)
                 if not self.standalone:
-                    self._greet(settings, network, listener.address, tls.certificate, stdout)
+                    greet(listener.address)
                     if stdout is not None:
                         tg.start_soon(_stop_with_host, stdout, session)
                         printed.begin()
                 try:
-                    logger.debug(
-                        "server.listening network=%s address=%s", network, listener.address
-                    )
+                    logger.debug("server.listening address=%s", listener.address)
                     session.started(listener.address)
                     if task_status is not None:
                         task_status.started(listener.address)
@@ -410,18 +434,23 @@ class RPCPluginServer:
                     printed.end()
                 tg.cancel_scope.cancel()
 
+    def _choose_version(self, settings: Settings) -> int:
+        mine = settings.protocol_versions if self._versions is None else self._versions
+        return max(mine) if self.standalone else choose_version(mine, settings.offered_versions)
+
     def _greet(
         self,
         settings: Settings,
+        version: int,
         network: Any,
-        address: str,
         certificate: bytes | None,
         stdout: int | None,
+        address: str,
     ) -> None:
         """Tell the host where to connect."""
         record = HandshakeRecord(
             core_version=settings.core_version,
-            app_version=choose_version(settings.protocol_versions, settings.offered_versions),
+            app_version=version,
             network=network,
             address=address,
             certificate=certificate,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._brokers import host_broker, plugin_broker
     from ._context import CallContext, context
     from ._shared import SharedWays
-    from .broker import Broker, current_broker
+    from .broker import Broker, current_broker, current_version
     from .stdio import OutputBuffer, StdioChannel, StdioService, receive_output
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "check_keywords",
     "context",
     "current_broker",
+    "current_version",
     "host_broker",
     "plugin_broker",
     "receive_output",
@@ -46,7 +47,7 @@ _HOMES = {  # A host's start-up does not need them.
     "_brokers": ("host_broker", "plugin_broker"),
     "_context": ("CallContext", "context"),
     "_shared": ("SharedWays",),
-    "broker": ("Broker", "current_broker"),
+    "broker": ("Broker", "current_broker", "current_version"),
     "stdio": ("OutputBuffer", "StdioChannel", "StdioService", "receive_output"),
 }
 

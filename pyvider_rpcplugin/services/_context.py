@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 from pyvider_rpcplugin.exception import RPCPluginError
 from pyvider_rpcplugin.rpc._server_stream import current_call
 
-from .broker import current_broker
+from .broker import current_broker, current_version
 
 if TYPE_CHECKING:
     from grpclib.metadata import Deadline, _Metadata as Metadata
@@ -54,6 +54,11 @@ class CallContext:
     def metadata(self) -> Metadata | None:
         """What came with the request."""
         return self._call.metadata
+
+    @property
+    def negotiated_version(self) -> int | None:
+        """The version of the application's protocol that this plugin serves; None in a host."""
+        return current_version.get()
 
     @property
     def peer(self) -> Peer:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ._mailboxes import Announced, Unreadable
     from ._ways import Ways
 
-__all__ = ["Broker", "current_broker"]
+__all__ = ["Broker", "current_broker", "current_version"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ current_broker: contextvars.ContextVar[Broker | None] = contextvars.ContextVar(
     "current_broker", default=None
 )
 """The broker of the connection whose call is being handled."""
+
+current_version: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "current_version", default=None
+)
+"""The version of the application's protocol that the running plugin serves."""
 
 
 class Broker:

@@ -37,7 +37,7 @@ async def test_host_and_plugin_talk_on_every_pair_of_loops(loop: str, transport:
             assert [reply.text for reply in replies] == ["a", "b"]
             await client.ping()
             assert client.pid is not None
-            assert client.protocol_version == 1
+            assert client.negotiated_version == 1
         assert client.exit is not None
         assert client.exit.status == 0
 

@@ -27,8 +27,9 @@ LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
 
 class Peer(PeerBase):
-    def __init__(self) -> None:
+    def __init__(self, version: int = 1) -> None:
         self.pairs: dict[str, bytes] = {}
+        self.version = version
 
     async def Put(self, stream):
         pair = await stream.recv_message()
@@ -39,7 +40,7 @@ class Peer(PeerBase):
         key = (await stream.recv_message()).key
         if key not in self.pairs:
             raise GRPCError(Status.NOT_FOUND, f'no key "{key}"')
-        await stream.send_message(Pair(key=key, value=self.pairs[key], version=1))
+        await stream.send_message(Pair(key=key, value=self.pairs[key], version=self.version))
 
     async def Repeat(self, stream):
         request = await stream.recv_message()
@@ -125,12 +126,17 @@ def main() -> None:
     parser.add_argument("--inner")
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--versions", default="1")
+    parser.add_argument("--each", action="store_true", help="each version has its own handler")
     options = parser.parse_args()
-    server = plugin_server(
-        handler=Peer() if options.inner is None else Forwarder(options.inner),
-        config=COOKIE,
-        protocol_versions=options.versions,
-    )
+    if options.each:
+        handlers = {version: Peer(version) for version in map(int, options.versions.split(","))}
+        server = plugin_server(versions=handlers, config=COOKIE)
+    else:
+        server = plugin_server(
+            handler=Peer() if options.inner is None else Forwarder(options.inner),
+            config=COOKIE,
+            protocol_versions=options.versions,
+        )
     server.run(backend=options.loop)
 
 

@@ -94,10 +94,13 @@ def test_connections_by_the_broker_in_both_directions(
     assert report.ended_well
 
 
-@pytest.mark.parametrize(
+SETS = pytest.mark.parametrize(
     ("offered", "served", "chosen"),
     [("1", "1,2", 1), ("2", "1,2", 2), ("2,1", "1,2", 2), ("1,2", "1", 1), ("1,2,3", "2", 2)],
 )
+
+
+@SETS
 def test_the_highest_version_that_both_have(
     go_programs: Path, loop: str, offered: str, served: str, chosen: int
 ) -> None:
@@ -106,8 +109,19 @@ def test_the_highest_version_that_both_have(
     assert report.ended_well
 
 
-def test_no_version_that_both_have(go_programs: Path, loop: str) -> None:
-    report = run_host(go_programs, python_plugin(loop, "--versions", "1,2"), versions="3")
+@SETS
+def test_the_handler_of_that_version_is_called(
+    go_programs: Path, loop: str, offered: str, served: str, chosen: int
+) -> None:
+    plugin = python_plugin(loop, "--each", "--versions", served)
+    report = run_host(go_programs, plugin, "kv", versions=offered)
+    assert (report.error, report.version, report.results) == ("", chosen, {"kv": chosen})
+    assert report.ended_well
+
+
+@pytest.mark.parametrize("form", [[], ["--each"]])
+def test_no_version_that_both_have(go_programs: Path, loop: str, form: list[str]) -> None:
+    report = run_host(go_programs, python_plugin(loop, *form, "--versions", "1,2"), versions="3")
     # The plugin names its lowest one, and the host refuses it.
     assert "Plugin version: 1, Client versions: [3]" in report.error
     run_host(go_programs, python_plugin(loop))

@@ -212,7 +212,7 @@ async def test_the_highest_version_that_both_have(
 ) -> None:
     with anyio.fail_after(10):
         async with go_plugin(go_programs, f"-versions={served}", versions=offered) as client:
-            assert client.protocol_version == chosen
+            assert client.negotiated_version == chosen
             stub = client.stub(PeerStub)
             await stub.Put(Pair(key="a"))
             assert (await stub.Get(Key(key="a"))).version == chosen

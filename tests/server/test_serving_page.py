@@ -1,0 +1,61 @@
+"""What docs/serving.md shows, works."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from pyvider_rpcplugin import plugin_client
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "serving.md").read_text()
+QUICKSTART = ROOT / "examples" / "quickstart"
+
+pytestmark = pytest.mark.process
+
+
+def shown(name: str) -> str:
+    """The block of code with this name."""
+    [code] = re.findall(rf"<!-- {re.escape(name)} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    return code
+
+
+@pytest.fixture
+def quickstart(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The modules of the quick start, which the page's programs import."""
+    monkeypatch.setenv("PYTHONPATH", str(QUICKSTART))
+    monkeypatch.syspath_prepend(str(QUICKSTART))
+    return import_module
+
+
+def program(folder: Path, name: str) -> list[str]:
+    (folder / name).write_text(shown(name))
+    return [sys.executable, "-W", "error", str(folder / name)]
+
+
+async def run(code: str, **names: object) -> None:
+    """Run lines that await as the body of a function."""
+    lines = f"async def shown():\n{textwrap.indent(code, '    ')}"
+    exec(compile(lines, "docs/serving.md", "exec"), names)
+    with anyio.fail_after(5):
+        await names["shown"]()  # type: ignore[operator]
+
+
+async def test_a_plugin_of_several_versions(quickstart: Any, tmp_path: Path) -> None:
+    stub, request = quickstart("greeter_grpc").GreeterStub, quickstart("greeter_pb2").HelloRequest
+    command = program(tmp_path, "versions_plugin.py")
+    said = {}
+    for offered in ([4, 5], [6, 7]):
+        with anyio.fail_after(5):
+            async with plugin_client(command, protocol_versions=offered) as client:
+                reply = await client.stub(stub).Hello(request(name="Ada"))
+                said[client.negotiated_version] = reply.text
+    assert said == {5: "Hello, Ada!", 6: "Version 6 greets Ada."}
+    await run(shown("versions_host.py"), plugin_client=plugin_client, command=command)
