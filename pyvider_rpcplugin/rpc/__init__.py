@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ._channel import Channel, open_channel
     from ._client_stream import ClientStream
+    from ._codecs import CodecHandler, RawCodec
     from ._metadata import Deadline
     from ._options import RPCOptions
     from ._server import Servable, Server
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Channel",
     "ClientStream",
+    "CodecHandler",
     "ConnectionLost",
     "Deadline",
     "DeadlineExceeded",
     "RPCOptions",
+    "RawCodec",
     "Servable",
     "Server",
     "ServerStream",
@@ -37,6 +40,7 @@ __all__ = [
 _HOMES = {  # A plugin needs the server, a host the channel.
     "_channel": ("Channel", "open_channel"),
     "_client_stream": ("ClientStream",),
+    "_codecs": ("CodecHandler", "RawCodec"),
     "_metadata": ("Deadline",),
     "_options": ("RPCOptions",),
     "_server": ("Servable", "Server"),

@@ -21,7 +21,7 @@ from pyvider_rpcplugin.http2 import HeaderEncoder
 
 from ._call import encoding_named, wait_until
 from ._client_stream import ClientStream
-from ._codecs import content_type, default_codec, default_details_codec
+from ._codecs import content_type, content_type_of, default_codec, default_details_codec
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
 from ._metadata import (
@@ -35,7 +35,7 @@ from ._options import RPCOptions
 from .errors import ConnectionLost, DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
     from grpclib.client import Channel as _Base
@@ -121,13 +121,12 @@ class Channel(_Base):
         self.events: ChannelEvents = ChannelEvents()
         self.__dispatch__: _DispatchChannelEvents = self.events
         self._encoder = HeaderEncoder()
-        self._blocks: dict[str, bytes] = {}
+        self._blocks: dict[str | tuple[str, str], bytes] = {}
         self._base_fields = (
             (":method", "POST"),
             (":scheme", scheme),
             (":authority", authority),
         )
-        self._extra_fields = self._make_extra_fields()
         self._connections: set[RPCConnection] = set()
         self._connection: RPCConnection | None = None
         self._latest: RPCConnection | None = None
@@ -138,12 +137,16 @@ class Channel(_Base):
         self._gone: PluginExit | None = None
         self._explaining = 0
         self._running = False
+        self._tasks: TaskGroup | None = None
         self._connecting: anyio.CancelScope | None = None
 
-    def _make_extra_fields(self) -> tuple[tuple[str, str], ...]:
+    def _extra_fields(self, subtype: str | None) -> tuple[tuple[str, str], ...]:
         fields = [
             ("te", "trailers"),
-            ("content-type", self.content_type),
+            (
+                "content-type",
+                self.content_type if subtype is None else content_type_of(subtype),
+            ),
             ("user-agent", USER_AGENT),
             ("grpc-accept-encoding", ACCEPTED),
         ]
@@ -172,6 +175,7 @@ class Channel(_Base):
         timeout: float | None = None,  # grpclib's interface
         deadline: GrpclibDeadline | None = None,
         metadata: MetadataLike | None = None,
+        codec: CodecBase | None = None,
     ) -> ClientStream[SendT, RecvT]:
         """Prepare a call; nothing is sent before its first method.
 
@@ -184,6 +188,7 @@ class Channel(_Base):
             deadline: By when it must be complete. The earlier of the two counts, and the
                 deadline of the call that is being handled, where there is one.
             metadata: What is sent with the request.
+            codec: How this call's messages are written; by default as the channel's are.
         """
         return ClientStream(
             self,
@@ -193,6 +198,7 @@ class Channel(_Base):
             request_type,
             reply_type,
             effective_deadline(timeout, deadline),
+            codec,
         )
 
     def details_codec(self) -> StatusDetailsCodecBase | None:
@@ -207,8 +213,11 @@ class Channel(_Base):
         deadline: Deadline | None,
         metadata: Metadata | None,
         limit: int,
+        subtype: str | None = None,
     ) -> bytes:
         """The encoded header section of a request. What is the same each time is kept.
+
+        `subtype` names the message format, where it is not the channel's.
 
         Raises:
             DeadlineExceeded: There is no time left.
@@ -216,12 +225,13 @@ class Channel(_Base):
                 could cost the connection, and so all other calls.
             ValueError, TypeError: The metadata cannot be sent.
         """
-        block = self._blocks.get(name)
+        key = name if subtype is None else (name, subtype)
+        block = self._blocks.get(key)
         if block is None:
-            fields = (*self._base_fields, (":path", name), *self._extra_fields)
+            fields = (*self._base_fields, (":path", name), *self._extra_fields(subtype))
             block = self._encoder.encode(fields)
             if len(self._blocks) < _CACHED_METHODS:
-                self._blocks[name] = block
+                self._blocks[key] = block
         if deadline is not None:
             remaining = deadline.time_remaining()
             if remaining <= 0:
@@ -333,11 +343,26 @@ class Channel(_Base):
                 async with anyio.create_task_group() as tasks:
                     self._running = True
                     await self._establish(tasks)
+                    self._tasks = tasks
                     task_status.started()
                     await self._manage(tasks)
         finally:
             self._running = False
+            self._tasks = None
             self.close()
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Run a function in a task of its own, which belongs to the channel.
+
+        For what a call has to do while control is with its caller. The function raises nothing,
+        and ends at once when its call does, which is at the latest when the channel is closed.
+
+        Raises:
+            GRPCError: UNAVAILABLE, the channel is not open.
+        """
+        if self._closed or self._tasks is None:
+            raise GRPCError(Status.UNAVAILABLE, "the channel is not open")
+        self._tasks.start_soon(function, *args, name="rpc call")
 
     async def _manage(self, tasks: TaskGroup) -> None:
         while not self._closed:

@@ -10,7 +10,7 @@ from grpclib.exceptions import GRPCError, ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
 
 from ._call import MessageChannel, encode_message, encoding_named
-from ._codecs import subtype_of
+from ._codecs import content_type, subtype_of
 from ._metadata import decode_metadata, new_metadata
 from ._status import (
     DETAILS_KEY,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from grpclib.client import Stream as _Base
+    from grpclib.encoding.base import CodecBase
     from grpclib.metadata import _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
 
@@ -119,6 +120,7 @@ class ClientStream(_Base[SendT, RecvT]):
         "_message_sent",
         "_messages",
         "_method_name",
+        "_own_codec",
         "_owner",
         "_recv_type",
         "_request_metadata",
@@ -140,8 +142,10 @@ class ClientStream(_Base[SendT, RecvT]):
         send_type: type[SendT],
         recv_type: type[RecvT],
         deadline: Deadline | None,
+        codec: CodecBase | None = None,
     ) -> None:
         self._owner = channel
+        self._own_codec: CodecBase | None = codec
         self._method_name = method_name
         self._request_metadata = metadata
         self._cardinality = cardinality
@@ -282,12 +286,13 @@ class ClientStream(_Base[SendT, RecvT]):
         """Open the stream; whoever calls it flushes, without an await in between."""
         self._check_unsent()
         channel = self._owner
+        codec = self._own_codec or channel.codec
         if channel.events.active:
             (metadata,) = await channel.events.send_request(
                 self.metadata,
                 method_name=self._method_name,
                 deadline=self._due,
-                content_type=channel.content_type,
+                content_type=content_type(codec),
             )
             self._request_metadata = metadata
         connection = channel.connection_now() or await channel.wait_connection(self._due)
@@ -297,10 +302,11 @@ class ClientStream(_Base[SendT, RecvT]):
             self._due,
             self._request_metadata,
             connection.h2.remote.max_header_list_size,
+            None if codec is channel.codec else codec.__content_subtype__,
         )
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
-        messages = MessageChannel(connection, stream, channel.codec, self._due)
+        messages = MessageChannel(connection, stream, codec, self._due)
         messages.encoding_out = channel.encoding
         self._messages = messages
         self.peer = connection.peer
@@ -330,7 +336,7 @@ class ClientStream(_Base[SendT, RecvT]):
         encoded = encode_message(
             message,
             self._send_type,
-            channel.codec,
+            self._own_codec or channel.codec,
             channel.options.max_send_message_size,
             channel.encoding,
         )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from grpclib.const import Handler
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+else:
+    CodecBase = object
 
 
 def default_codec() -> CodecBase:
@@ -31,12 +37,55 @@ def default_details_codec() -> StatusDetailsCodecBase | None:
     return ProtoStatusDetailsCodec()
 
 
+class RawCodec(CodecBase):
+    """Hands octets through: whoever calls or serves with it writes the messages.
+
+    Args:
+        subtype: The message format that the content-type names.
+    """
+
+    def __init__(self, subtype: str) -> None:
+        self.__content_subtype__: str = subtype
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """The message, which is octets already."""
+        return message  # type: ignore[no-any-return]
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """The octets."""
+        return data
+
+
+class CodecHandler(Handler):
+    """A handler whose messages have formats of their own.
+
+    Attributes:
+        codecs: How they are written, by the formats that a request's content-type can name. The
+            answer has the format of the request.
+    """
+
+    codecs: Mapping[str, CodecBase]
+
+    @classmethod
+    def make(
+        cls, func: Any, cardinality: Any, codecs: Mapping[str, CodecBase], *, kind: Any = bytes
+    ) -> CodecHandler:
+        """Make one; `kind` is what the codecs are told of both messages' types."""
+        handler = cls(func, cardinality, kind, kind)
+        handler.codecs = codecs
+        return handler
+
+
 CONTENT_TYPE = "application/grpc"
 
 
 def content_type(codec: CodecBase) -> str:
     """The content-type that names the codec's format."""
-    subtype = codec.__content_subtype__
+    return content_type_of(codec.__content_subtype__)
+
+
+def content_type_of(subtype: str) -> str:
+    """The content-type that names a format."""
     # Some servers know only the short form for Protocol Buffers.
     return CONTENT_TYPE if subtype == "proto" else f"{CONTENT_TYPE}+{subtype}"
 

@@ -18,7 +18,13 @@ from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
 
 from ._call import encoding_named
-from ._codecs import content_type, default_codec, default_details_codec
+from ._codecs import (
+    CodecHandler,
+    content_type,
+    content_type_of,
+    default_codec,
+    default_details_codec,
+)
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
 from ._metadata import UNLIMITED, Deadline, current_deadline, header_list_size
@@ -125,7 +131,11 @@ class Server:
             hint = "Derive the handler from the *Base class that grpclib generated."
             raise ProtocolError(message, hint)
         methods: dict[str, Handler] = mapping()
-        twice = sorted(self.methods.keys() & methods.keys())
+        twice = sorted(
+            path
+            for path in self.methods.keys() & methods.keys()
+            if self.methods[path] is not methods[path]
+        )
         if twice:
             message = f"the method {twice[0]} is served already, by another handler"
             raise ProtocolError(message)
@@ -208,6 +218,14 @@ class Server:
                 for connection in connections:
                     connection.abandon()
 
+    def codec_of(self, handler: Handler, subtype: str | None) -> CodecBase | None:
+        """How the messages of a call of `handler` are written; None: not in the format asked for."""
+        if subtype is None:
+            return None
+        if isinstance(handler, CodecHandler):
+            return handler.codecs.get(subtype)
+        return self.codec if subtype == self._subtype else None
+
     # --- header blocks -----------------------------------------------------------------------
 
     def details_codec(self) -> StatusDetailsCodecBase | None:
@@ -216,20 +234,36 @@ class Server:
             return default_details_codec()
         return self._own_details_codec
 
-    def response_block(self, encoding: MessageEncoding | None, fields: Sequence[Field]) -> bytes:
-        """The header section of a response."""
-        block = self._blocks.get(encoding)
+    def response_block(
+        self,
+        encoding: MessageEncoding | None,
+        fields: Sequence[Field],
+        subtype: str | None = None,
+    ) -> bytes:
+        """The header section of a response.
+
+        `subtype` names the message format, where it is not the server's.
+        """
+        key = encoding if subtype is None else (encoding, subtype)
+        block = self._blocks.get(key)
         if block is None:
-            head = [(":status", "200"), ("content-type", self._content_type)]
+            said = self._content_type if subtype is None else content_type_of(subtype)
+            head = [(":status", "200"), ("content-type", said)]
             if encoding is not None:
                 head.append(("grpc-encoding", encoding.name))
-            block = self._blocks[encoding] = self._encoder.encode(head)
+            block = self._blocks[key] = self._encoder.encode(head)
         if fields:
             block += self._encoder.encode(fields, huffman=False)
         return block
 
     def trailer_block(
-        self, status: CallStatus, fields: Sequence[Field], *, with_headers: bool, limit: int
+        self,
+        status: CallStatus,
+        fields: Sequence[Field],
+        *,
+        with_headers: bool,
+        limit: int,
+        subtype: str | None = None,
     ) -> bytes:
         """The trailer section; with the response's headers, where none were sent.
 
@@ -244,19 +278,23 @@ class Server:
             message = (status.message or "the trailing metadata is too large for the client")[:200]
             code = Status.RESOURCE_EXHAUSTED if status.status is Status.OK else status.status
             return self.trailer_block(
-                CallStatus(code, message), (), with_headers=with_headers, limit=UNLIMITED
+                CallStatus(code, message),
+                (),
+                with_headers=with_headers,
+                limit=UNLIMITED,
+                subtype=subtype,
             )
         if said:
             block = self._encoder.encode(said)
             if with_headers:
-                block = self.response_block(None, ()) + block
+                block = self.response_block(None, (), subtype) + block
         else:
-            key = (status.status, with_headers)
+            key = (status.status, subtype if with_headers else None, with_headers)
             cached = self._blocks.get(key)
             if cached is None:
                 cached = self._encoder.encode(status_fields(status, None))
                 if with_headers:
-                    cached = self.response_block(None, ()) + cached
+                    cached = self.response_block(None, (), subtype) + cached
                 self._blocks[key] = cached
             block = cached
         if fields:
@@ -338,6 +376,7 @@ class _ServerConnection:
         server = self._server
         refusal = head.refusal
         handler = server.methods.get(head.path)
+        codec = None if handler is None else server.codec_of(handler, head.subtype)
         if refusal is None:
             if self._draining:
                 refusal = Refusal(CallStatus(Status.UNAVAILABLE, "the server is stopping"))
@@ -348,14 +387,16 @@ class _ServerConnection:
             elif handler is None:
                 message = f"there is no method {head.path[:200]}"
                 refusal = Refusal(CallStatus(Status.UNIMPLEMENTED, message))
-            elif head.subtype != server.codec.__content_subtype__:
+            elif codec is None:
                 message = f"messages in the format {head.subtype!r}, which is not served"
                 refusal = Refusal(CallStatus(Status.UNKNOWN, message), "415")
-        if refusal is not None or handler is None or self._tasks is None:
+        if refusal is not None or handler is None or codec is None or self._tasks is None:
             self._refuse(stream, refusal)
             return
         deadline = None if head.timeout is None else Deadline.from_timeout(head.timeout)
-        call: AnyCall = ServerStream(server, self._connection, stream, head, handler, deadline)
+        call: AnyCall = ServerStream(
+            server, self._connection, stream, head, handler, deadline, codec
+        )
         self._calls.add(call)
         call.task = self._tasks.create_task(self._run_call(call, handler), name=head.path)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anyio import TaskHandle
+    from grpclib.encoding.base import CodecBase
     from grpclib.metadata import Deadline as GrpclibDeadline, _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
     from grpclib.server import Stream as _Base
@@ -44,6 +45,7 @@ class ServerStream(_Base[RecvT, SendT]):
     """One call as its handler sees it.
 
     Attributes:
+        codec: How its messages are written.
         deadline: By when the client wants the call to be complete; None: whenever.
         metadata: What came with the request.
         user_agent: How the client calls itself.
@@ -65,8 +67,10 @@ class ServerStream(_Base[RecvT, SendT]):
         "_message_sent",
         "_messages",
         "_server",
+        "_subtype",
         "_trailers_sent",
         "cancel_status",
+        "codec",
         "deadline",
         "due",
         "head",
@@ -84,13 +88,17 @@ class ServerStream(_Base[RecvT, SendT]):
         head: RequestHead,
         handler: Any,  # grpclib.const.Handler, which type checkers know nothing of
         deadline: Deadline | None,
+        codec: CodecBase,
     ) -> None:
         self._server = server
+        self.codec: CodecBase = codec
+        # What the answer says of its format; None: what the server's answers say.
+        self._subtype: str | None = None if codec is server.codec else head.subtype
         self._connection = connection
         self._h2_stream = stream
         self._handler = handler
         self._cardinality = handler.cardinality
-        self._messages = MessageChannel(connection, stream, server.codec, deadline=None)
+        self._messages = MessageChannel(connection, stream, codec, deadline=None)
         self._messages.encoding_in = head.encoding
         self._messages.buffer.eof = stream.remote_closed
         self._initial_metadata_sent = False
@@ -238,7 +246,7 @@ class ServerStream(_Base[RecvT, SendT]):
                 raise GRPCError(
                     Status.RESOURCE_EXHAUSTED, "the metadata is larger than the client takes"
                 )
-            block = self._server.response_block(self._messages.encoding_out, fields)
+            block = self._server.response_block(self._messages.encoding_out, fields, self._subtype)
             self._connection.h2.send_headers(self._h2_stream, block)
         self._initial_metadata_sent = True
 
@@ -323,6 +331,7 @@ class ServerStream(_Base[RecvT, SendT]):
             fields,
             with_headers=not self._initial_metadata_sent,
             limit=h2.remote.max_header_list_size,
+            subtype=self._subtype,
         )
         self._trailers_sent = True
         h2.send_headers(stream, block, end_stream=True)

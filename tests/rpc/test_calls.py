@@ -7,15 +7,24 @@ import math
 from typing import Any
 
 import anyio
+import h2.events
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError
 
-from pyvider_rpcplugin.rpc import Deadline, DeadlineExceeded, RPCOptions, Server
+from pyvider_rpcplugin.rpc import (
+    Channel,
+    CodecHandler,
+    Deadline,
+    DeadlineExceeded,
+    RawCodec,
+    RPCOptions,
+    Server,
+)
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
-from tests.rpc.support import LINKS, Echo, linked, request
+from tests.rpc.support import LINKS, UNARY, Echo, framed, linked, request, scripted_client
 
 links = pytest.mark.parametrize("link", LINKS)
 
@@ -564,8 +573,79 @@ async def test_other_formats_than_protobuf_can_be_used() -> None:
         double = UnaryUnaryMethod(ours.channel, "/own.Doubler/Double", int, int)
         assert await double(21) == 42
     async with linked(server=Server([Doubler()])) as ours:
-        ours.channel.content_type = "application/grpc+repr"
-        ours.channel._extra_fields = ours.channel._make_extra_fields()
-        other = UnaryUnaryMethod(ours.channel, "/own.Doubler/Double", EchoRequest, EchoReply)
         with pytest.raises(GRPCError, match="format 'repr'"):
-            await other(EchoRequest())
+            await said(ours.channel, "/own.Doubler/Double", 1, Repr())
+
+
+async def said(channel: Channel, path: str, message: Any, codec: CodecBase) -> Any:
+    """Make a unary call whose messages have a format of their own."""
+    async with channel.request(
+        path, Cardinality.UNARY_UNARY, type(message), type(message), codec=codec
+    ) as stream:
+        await stream.send_message(message)
+        return await stream.recv_message()
+
+
+async def test_one_method_can_have_formats_of_its_own_beside_others() -> None:
+    class Upper:
+        def __mapping__(self) -> dict[str, Any]:
+            codecs = {name: RawCodec(name) for name in ("plain", "proto")}
+            kind = Cardinality.UNARY_UNARY
+            return {"/own.Upper/Say": CodecHandler.make(self.say, kind, codecs)}
+
+        async def say(self, stream: Any) -> None:
+            formats.append((stream.head.subtype, stream.codec.__content_subtype__))
+            await stream.send_message((await stream.recv_message()).upper())
+
+    formats: list[tuple[str, str]] = []
+    async with linked(server=Server([Upper(), Echo()])) as ours:
+        for name in ("plain", "proto", "plain"):
+            codec = RawCodec(name)
+            assert await said(ours.channel, "/own.Upper/Say", b"a", codec) == b"A"
+            assert await said(ours.channel, "/own.Upper/Say", b"", codec) == b""
+        with pytest.raises(GRPCError, match="format 'other'"):
+            await said(ours.channel, "/own.Upper/Say", b"a", RawCodec("other"))
+        with pytest.raises(GRPCError, match="format 'plain'"):
+            await said(ours.channel, UNARY, b"a", RawCodec("plain"))
+        assert (await ours.stub.Unary(EchoRequest(text="a"))).text == "a"
+        await ours.check_nothing_is_left()
+    assert formats == [(name, name) for name in ("plain",) * 2 + ("proto",) * 2 + ("plain",) * 2]
+
+
+async def test_the_answer_names_the_format_of_the_request() -> None:
+    class Upper:
+        def __mapping__(self) -> dict[str, Any]:
+            codecs = {"plain": RawCodec("plain")}
+            return {
+                f"/own.Upper/{name}": CodecHandler.make(func, Cardinality.UNARY_UNARY, codecs)
+                for name, func in (("Say", self.say), ("Fail", self.fail))
+            }
+
+        async def say(self, stream: Any) -> None:
+            await stream.send_message(await stream.recv_message())
+
+        async def fail(self, stream: Any) -> None:
+            raise GRPCError(Status.NOT_FOUND)
+
+    async with scripted_client(Upper()) as (_, peer):
+        for name in ("Say", "Fail"):
+            headers = {":path": f"/own.Upper/{name}", "content-type": "application/grpc+plain"}
+            await peer.request(body=framed(b"a"), fields=headers)
+            response = await peer.until(h2.events.ResponseReceived)
+            fields = dict(response.headers)
+            assert fields == {**fields, "content-type": "application/grpc+plain"}
+
+
+async def test_a_channel_runs_what_its_calls_have_to_do_meanwhile() -> None:
+    done = anyio.Event()
+
+    async def run(value: int) -> None:
+        assert value == 1
+        done.set()
+
+    async with linked() as ours:
+        ours.channel.start_soon(run, 1)
+        with anyio.fail_after(5):
+            await done.wait()
+    with pytest.raises(GRPCError, match="not open"):
+        ours.channel.start_soon(run, 1)
