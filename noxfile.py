@@ -71,10 +71,16 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[test,types]")
     session.run("mypy")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "pyvider_rpcplugin")
-    # Each example is a program of its own, with its folder as the place where imports are found.
+    # Each example is a program of its own, with its folder as the place where imports are found, and
+    # beside it that of the modules which are not part of this repository.
+    made = session.run("python", "examples/with_go.py", "--prepare", silent=True)
+    modules = dict(line.split("\t") for line in str(made).splitlines())
     for example in sorted(ROOT.glob("examples/*/")):
         with session.chdir(example):
-            session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), ".")
+            session.run(
+                "mypy", "--config-file", str(ROOT / "pyproject.toml"), ".",
+                env={"MYPYPATH": modules.get(example.name, "")},
+            )  # fmt: skip
 
 
 @nox.session(python=False)

@@ -1,0 +1,7 @@
+plugin "pets" {
+  enabled = true
+}
+
+plugin "terraform" {
+  enabled = false
+}

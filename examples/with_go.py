@@ -1,0 +1,207 @@
+"""Runs an example whose other side is a program in Go that others wrote.
+
+    python examples/with_go.py terraform_provider_random [asyncio|trio]
+    python examples/with_go.py tflint_ruleset [asyncio|trio]
+
+The first run builds that program with Go, and makes Python modules of its protocol, in the user's
+cache folder. Both come through Go's module proxy, and protoc from Python's package index. Neither
+the protocol nor what is made of it is part of this repository: they are under licences of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+# The largest program takes a minute and a half with two cores.
+PATIENCE = 900
+# The modules that this release of protoc makes work with every protobuf from 4.25 on.
+PROTOC = [
+    "grpcio-tools == 1.62.3; python_version < '3.13'",
+    "setuptools < 80; python_version < '3.13'",
+    "grpcio-tools >= 1.70; python_version >= '3.13'",
+    "grpclib == 0.4.9",
+]
+
+
+class Impossible(Exception):
+    """The example cannot be prepared here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an example needs: a program, and the protocol in which one talks to it."""
+
+    program: str
+    version: str
+    # The module in Go, and the file in it.
+    protocol: str
+    proto: str
+
+
+EXAMPLES = {
+    # This is the commit of the release 3.6.0: the module's name does not end as Go wants it of a
+    # release 3, so that only its commits can be had.
+    "terraform_provider_random": Needs(
+        program="github.com/terraform-providers/terraform-provider-random",
+        version="v1.3.2-0.20231204135814-c6e90de46687",
+        protocol="github.com/hashicorp/terraform-plugin-go@v0.19.1",
+        proto="tfprotov5/internal/tfplugin5/tfplugin5.proto",
+    ),
+    "tflint_ruleset": Needs(
+        program="github.com/terraform-linters/tflint",
+        version="v0.64.0",
+        protocol="github.com/terraform-linters/tflint-plugin-sdk@v0.25.0",
+        proto="plugin/internal/proto/tflint.proto",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The program, and the folder of the modules in Python."""
+
+    program: Path
+    modules: Path
+
+
+def prepare(name: str) -> Prepared:
+    """Build what an example needs, unless that was done before.
+
+    Raises:
+        Impossible: Something is missing here, or cannot be fetched.
+    """
+    needs = EXAMPLES[name]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "pyvider-rpcplugin" / "examples" / name
+    prepared = Prepared(folder / "bin" / needs.program.rpartition("/")[2], folder / "modules")
+    made = folder / "made"
+    with locked(folder):
+        if not made.exists() or made.read_text() != repr((needs, PROTOC)):
+            install(needs, prepared.program.parent)
+            generate(needs, prepared.modules)
+            made.write_text(repr((needs, PROTOC)))
+    return prepared
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time be busy with a folder."""
+    import fcntl  # noqa: PLC0415 - not on every system
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def install(needs: Needs, folder: Path) -> None:
+    """Build the program in Go, without what only a debugger needs."""
+    run(
+        go(), "install", "-buildvcs=false", "-ldflags=-s -w", f"{needs.program}@{needs.version}",
+        env={"GOBIN": str(folder)},
+    )  # fmt: skip
+
+
+def generate(needs: Needs, folder: Path) -> None:
+    """Make modules in Python of the protocol."""
+    source = Path(json.loads(run(go(), "mod", "download", "-json", needs.protocol))["Dir"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as tools:
+        run(sys.executable, "-m", "venv", tools)
+        tool = Path(tools) / "bin"
+        run(tool / "pip", "install", "--quiet", *PROTOC)
+        proto = source / needs.proto
+        run(
+            tool / "python", "-m", "grpc_tools.protoc", f"-I{proto.parent}",
+            f"--python_out={folder}", f"--pyi_out={folder}", f"--grpclib_python_out={folder}",
+            proto, env={"PATH": f"{tool}{os.pathsep}{os.environ['PATH']}"},
+        )  # fmt: skip
+
+
+def go() -> str:
+    """Return the path of the tool of Go."""
+    found = shutil.which("go")
+    if found is None:
+        msg = "Go is not here: `go` is not on the PATH"
+        raise Impossible(msg)
+    return found
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
+    """Run a tool, away from any project, and return what it prints."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE,
+            cwd=tempfile.gettempdir(), env={**os.environ, **(env or {})},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise Impossible(str(exc)) from exc
+    if done.returncode:
+        msg = f"`{shlex.join(map(str, command))}` failed: {done.stderr.strip()[-2000:]}"
+        raise Impossible(msg)
+    return done.stdout
+
+
+def drive_provider(prepared: Prepared, loop: str) -> int:
+    """Run the host in Python, which starts the provider."""
+    host = HERE / "terraform_provider_random" / "host.py"
+    return subprocess.run(
+        [sys.executable, host, prepared.program, loop],
+        check=False, env={**os.environ, "PYTHONPATH": str(prepared.modules)},
+    ).returncode  # fmt: skip
+
+
+def run_tflint(prepared: Prepared, loop: str) -> int:
+    """Run TFLint, which starts the plugin in Python."""
+    here = HERE / "tflint_ruleset"
+    with tempfile.TemporaryDirectory() as plugins:
+        # TFLint starts what has this name, with no arguments.
+        plugin = Path(plugins) / "tflint-ruleset-pets"
+        command = shlex.join([sys.executable, str(here / "ruleset.py"), loop])
+        modules = shlex.quote(str(prepared.modules))
+        plugin.write_text(f"#!/bin/sh\nPYTHONPATH={modules} exec {command}\n")
+        plugin.chmod(0o700)
+        return subprocess.run(
+            [prepared.program, f"--chdir={here / 'pets'}", "--format=compact"],
+            check=False, env={**os.environ, "TFLINT_PLUGIN_DIR": plugins},
+        ).returncode  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run an example with a program in Go.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prepare", action="store_true", help="only build, and say what is where")
+    what.add_argument("example", choices=EXAMPLES, nargs="?")
+    parser.add_argument("loop", choices=["asyncio", "trio"], default="trio", nargs="?")
+    options = parser.parse_args()
+    try:
+        if options.prepare:
+            for name in EXAMPLES:
+                print(name, prepare(name).modules, sep="\t")
+            return 0
+        prepared = prepare(options.example)
+    except Impossible as exc:
+        print(f"this cannot be done here: {exc}", file=sys.stderr)
+        return 1
+    runners = {"terraform_provider_random": drive_provider, "tflint_ruleset": run_tflint}
+    return runners[options.example](prepared, options.loop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
