@@ -251,9 +251,9 @@ class Channel(_Base):
     def connection_now(self) -> RPCConnection | None:
         """The connection if a call can begin on it at once."""
         connection = self._connection
-        if connection is not None and not self._pending and self._usable(connection):
-            return connection
-        return None
+        if connection is None or self._pending or self._gone is not None:
+            return None
+        return connection if self._usable(connection) else None
 
     @staticmethod
     def _usable(connection: RPCConnection) -> bool:
@@ -292,6 +292,19 @@ class Channel(_Base):
                 if pending in self._pending:
                     self._pending.remove(pending)
                 self._wake_first()
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls may still begin, now or once it has connected."""
+        return self._running and not self._closed and self._gone is None
+
+    def open_calls(self, through: Channel | None) -> int:
+        """How many calls are open on its connections; only those made `through` that channel."""
+        return sum(
+            through is None or getattr(stream.owner, "_owner", None) is through
+            for connection in self._connections
+            for stream in connection.h2.streams.values()
+        )
 
     def stream_closed(self) -> None:
         """A call has ended: another one may take its place."""
