@@ -18,7 +18,6 @@ from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_
 from ._command import checked_command, plugin_name
 from ._handle import ChannelHandle
 from ._launch import Launch, LaunchOptions
-from ._sinks import delivery
 
 if TYPE_CHECKING:
     import os
@@ -317,6 +316,8 @@ class RPCPluginClient:
         if self.command is None:
             msg = f"{option} needs a command: a standalone server keeps what it prints"
             raise ConfigError(msg, phase="settings")
+        from ._sinks import delivery  # noqa: PLC0415 - most hosts have none
+
         return delivery(sink, option)
 
     async def _stop(self) -> None:

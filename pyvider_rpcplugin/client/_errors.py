@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from pyvider_rpcplugin import logs
 from pyvider_rpcplugin.exception import PluginExit, RPCPluginError
-from pyvider_rpcplugin.logs import readable
 
 E = TypeVar("E", bound=RPCPluginError)
 
@@ -28,7 +28,7 @@ def with_last_words(hint: str | None, exit: PluginExit | None) -> str | None:  #
     """Return a hint of at most four lines: one of advice, three of the plugin's stderr."""
     lines = [hint] if hint else []
     if exit is not None:
-        lines += [_shortened(f"stderr: {readable(line)}") for line in exit.last_lines(3)]
+        lines += [_shortened(f"stderr: {logs.readable(line)}") for line in exit.last_lines(3)]
     return "\n".join(lines) or None
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 import msgspec
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin import handshake
 from pyvider_rpcplugin._tasks import Session, unwrapped
 from pyvider_rpcplugin.crypto import Mode, host_tls
 from pyvider_rpcplugin.exception import (
@@ -21,12 +21,6 @@ from pyvider_rpcplugin.exception import (
     SecurityError,
     TransportError,
 )
-from pyvider_rpcplugin.handshake import (
-    HandshakeReader,
-    HandshakeRecord,
-    build_environment,
-    parse_handshake_line,
-)
 from pyvider_rpcplugin.process import PluginProcess, checked, start_process
 from pyvider_rpcplugin.services import request_shutdown, rpc_options
 
@@ -34,7 +28,6 @@ from ._command import server_name, transport_at
 from ._errors import complete, failure
 from ._folder import remove_dead_socket, socket_folder
 from ._log import LineLog, OutputLog, PluginLog
-from ._relay import OutputRelay
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
@@ -46,11 +39,13 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
+    from pyvider_rpcplugin.handshake import HandshakeReader, HandshakeRecord
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker, SharedWays
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
+    from ._relay import OutputRelay
     from ._sinks import Deliver
 
 # A lost connection mostly means that the plugin has died: so long is waited for its exit status.
@@ -62,14 +57,12 @@ _LOSS_GRACE = 1.0
 _END_MARGIN = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOptions:
+class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a plugin is started, or where a running one is found."""
 
     command: list[str] | None
     address: str | None
-    # What a caller gives to a plugin may be secret.
-    env: Mapping[str, str] | None = field(repr=False)
+    env: Mapping[str, str] | None
     inherit_env: bool | Collection[str]
     cwd: str | os.PathLike[str] | None
     stdin: Literal["null", "inherit"]
@@ -78,6 +71,10 @@ class LaunchOptions:
     limits: ResourceLimits | None
     sync_stdout: Deliver | None
     sync_stderr: Deliver | None
+
+    def __repr__(self) -> str:
+        # What a caller gives to a plugin may be secret.
+        return f"LaunchOptions(command={self.command!r}, address={self.address!r})"
 
 
 class Launch:
@@ -104,7 +101,6 @@ class Launch:
         self._options = options
         self._may_pass = False
         self._log = PluginLog(name, settings.log_level)
-        self._stderr = LineLog(self._log)
         self._after_line = b""
 
     async def run(self, session: Session[None]) -> None:
@@ -129,6 +125,14 @@ class Launch:
 
     # With a process of ours.
 
+    @functools.cached_property
+    def _stderr(self) -> LineLog:
+        # Not before the plugin has been spawned: it loads what reads the lines.
+        return LineLog(self._log)
+
+    def _take_stderr(self, line: str) -> None:
+        self._stderr.feed(line)
+
     async def _launch(self, session: Session[None], command: list[str], retries: Retries) -> None:
         options, settings = self._options, self.settings
         process: PluginProcess | None = None
@@ -141,7 +145,7 @@ class Launch:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
                     tls = host_tls(settings, options.tls)
-                    environment = build_environment(
+                    environment = handshake.build_environment(
                         settings,
                         env=options.env,
                         inherit_env=options.inherit_env,
@@ -154,7 +158,7 @@ class Launch:
                             env=environment,
                             cwd=options.cwd,
                             stdin=options.stdin,
-                            on_stderr_line=self._stderr.feed,
+                            on_stderr_line=self._take_stderr,
                             executable=program.executable,
                             pass_fds=program.pass_fds,
                             limits=options.limits,
@@ -180,7 +184,7 @@ class Launch:
 
     async def _handshake(self, process: PluginProcess, retries: Retries) -> HandshakeRecord:
         limit = min(self.settings.handshake_timeout, retries.seconds_left)
-        reader = HandshakeReader()
+        reader = handshake.HandshakeReader()
         try:
             with anyio.move_on_after(limit) as scope, unwrapped():
                 async with anyio.create_task_group() as tg:
@@ -190,7 +194,7 @@ class Launch:
             self._after_line = reader.leftover
             if reader.line is None:
                 raise await self._no_line(process, reader, limit, timed_out=scope.cancelled_caught)
-            record = parse_handshake_line(
+            record = handshake.parse_handshake_line(
                 reader.line,
                 versions=self.settings.protocol_versions,
                 networks=self.settings.client_transports,
@@ -248,6 +252,8 @@ class Launch:
         retries: Retries,
     ) -> None:
         channel = self._make_channel(link)
+        from ._relay import OutputRelay  # noqa: PLC0415 - see load_engine
+
         printed = OutputLog(self._log)
         output = OutputRelay(
             self._options.sync_stdout, self._options.sync_stderr or printed.take, self._log
@@ -373,8 +379,16 @@ class Launch:
 
 
 def load_engine(mode: Mode) -> None:
-    """Load what only a connection needs: while the plugin loads its own, that costs nothing."""
-    names = ["rpc._channel", "services.broker", "transport._choose"]
+    """Load what a started plugin needs: while the plugin loads its own, that costs nothing."""
+    names = [
+        "handshake._reader",
+        "logs._parse",
+        "rpc._channel",
+        "services._brokers",
+        "services.stdio",
+        "transport._choose",
+        "client._relay",
+    ]
     if mode is not Mode.PLAIN:
         names += ["crypto.contexts", "transport._tls"]
     for name in names:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import anyio
 
-from pyvider_rpcplugin.logs import LogLine, StderrParser
+from pyvider_rpcplugin import logs
 from pyvider_rpcplugin.process import LineSplitter
+
+if TYPE_CHECKING:
+    from pyvider_rpcplugin.logs import LogLine
 
 _PARENT = "pyvider_rpcplugin.plugin"
 # A traceback is complete when nothing has followed it for so long,
@@ -62,7 +66,7 @@ class LineLog:
 
     def __init__(self, log: PluginLog) -> None:
         self._log = log
-        self._parser = StderrParser()
+        self._parser = logs.StderrParser()
         self._lines = 0
         self._holding = anyio.Event()
 

@@ -12,13 +12,13 @@ import ssl
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, final
 
-from pyvider_rpcplugin.crypto._source import PemSource, refused
 from pyvider_rpcplugin.exception import ConfigError, SecurityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.crypto._source import PemSource
     from pyvider_rpcplugin.crypto._template import GeneratedCertificate
 
 __all__ = ["Credentials", "HostTLS", "Mode", "PluginTLS", "host_tls", "plugin_tls"]
@@ -290,7 +290,7 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
         )
     except SecurityError as error:
         msg = "the certificate of the host, in PLUGIN_CLIENT_CERT, is none that can be read"
-        raise refused(msg, error.hint) from None
+        raise SecurityError(msg, error.hint, phase="tls") from None
     return PluginTLS(Mode.AUTO, credentials, own.der)
 
 
@@ -322,7 +322,7 @@ def _host_credentials(settings: Settings, server_hostname: str) -> Credentials |
     _check_pair(given, names)
     if roots is None:
         msg = "the host has a certificate of its own, but nothing says which plugins to trust"
-        raise refused(msg, "Set PLUGIN_SERVER_ROOT_CERTS or PLUGIN_CA_CERT.")
+        raise SecurityError(msg, "Set PLUGIN_SERVER_ROOT_CERTS or PLUGIN_CA_CERT.", phase="tls")
     trusted = roots
 
     def make(*, as_server: bool = False) -> ssl.SSLContext:
@@ -341,7 +341,7 @@ def _host_credentials(settings: Settings, server_hostname: str) -> Credentials |
             return server_context(identity, roots)
         return client_context(roots, identity)
 
-    files = [PemSource(name, value) for name, value in (*zip(names, given, strict=True), trusted)]
+    files = _sources((*zip(names, given, strict=True), trusted))
     return Credentials(
         make,
         files=files,
@@ -358,17 +358,19 @@ def _plugin_credentials(settings: Settings) -> Credentials | None:
         # plugin shares; but it must not end in a plain connection.
         if settings.ca_cert and not (settings.host_certificate and settings.auto_mtls):
             msg = "PLUGIN_CA_CERT is set, but the plugin has no certificate to show"
-            raise refused(msg, "Set PLUGIN_SERVER_CERT and PLUGIN_SERVER_KEY too.")
+            raise SecurityError(
+                msg, "Set PLUGIN_SERVER_CERT and PLUGIN_SERVER_KEY too.", phase="tls"
+            )
         return None
     _check_pair(given, names)
     if not any(given):
         msg = "PLUGIN_CLIENT_ROOT_CERTS is set, but the plugin has no certificate to show"
-        raise refused(msg, "Set PLUGIN_SERVER_CERT and PLUGIN_SERVER_KEY too.")
+        raise SecurityError(msg, "Set PLUGIN_SERVER_CERT and PLUGIN_SERVER_KEY too.", phase="tls")
     roots = _roots(settings, "client_root_certs")
     if roots is None:
         msg = "the plugin has a certificate of its own, but nothing says which hosts to trust"
         hint = "Set PLUGIN_CLIENT_ROOT_CERTS or PLUGIN_CA_CERT; tls= takes a context that lets "
-        raise refused(msg, hint + "anybody in.")
+        raise SecurityError(msg, hint + "anybody in.", phase="tls")
     trusted = roots
 
     def make(*, as_client: bool = False) -> ssl.SSLContext:
@@ -385,8 +387,14 @@ def _plugin_credentials(settings: Settings) -> Credentials | None:
         roots = load_roots(trusted[1], setting=trusted[0])
         return client_context(roots, identity) if as_client else server_context(identity, roots)
 
-    files = [PemSource(name, value) for name, value in (*zip(names, given, strict=True), trusted)]
+    files = _sources((*zip(names, given, strict=True), trusted))
     return Credentials(make, files=files, make_reversed=functools.partial(make, as_client=True))
+
+
+def _sources(given: Iterable[tuple[str, str]]) -> list[PemSource]:
+    from pyvider_rpcplugin.crypto._source import PemSource  # noqa: PLC0415 - most starts have none
+
+    return [PemSource(setting, value) for setting, value in given]
 
 
 def _roots(settings: Settings, name: str) -> tuple[str, str] | None:
@@ -401,4 +409,4 @@ def _check_pair(given: tuple[str, str], names: tuple[str, str]) -> None:
     if bool(given[0]) != bool(given[1]):
         there, missing = names if given[0] else reversed(names)
         msg = f"{there} is set, but {missing} is not"
-        raise refused(msg, "Each needs the other one.")
+        raise SecurityError(msg, "Each needs the other one.", phase="tls")

@@ -11,26 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin._lazy import lazy_names
-from pyvider_rpcplugin.handshake._cookie import check_cookie
-from pyvider_rpcplugin.handshake._environment import build_environment
-from pyvider_rpcplugin.handshake._line import (
-    CORE_VERSION,
-    NETWORKS,
-    HandshakeRecord,
-    format_handshake_line,
-    parse_handshake_line,
-)
-from pyvider_rpcplugin.handshake._reader import NOISE_LIMIT, HandshakeReader
-from pyvider_rpcplugin.handshake._versions import choose_version, format_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyvider_rpcplugin.handshake._cookie import check_cookie
+    from pyvider_rpcplugin.handshake._environment import build_environment
+    from pyvider_rpcplugin.handshake._line import (
+        CORE_VERSION,
+        NETWORKS,
+        HandshakeRecord,
+        format_handshake_line,
+        parse_handshake_line,
+    )
+    from pyvider_rpcplugin.handshake._reader import NOISE_LIMIT, HandshakeReader
     from pyvider_rpcplugin.handshake._reattach import (
         ReattachConfig,
         format_reattach_providers,
         parse_reattach_providers,
     )
+    from pyvider_rpcplugin.handshake._versions import choose_version, format_versions
 
 __all__ = [
     "CORE_VERSION",
@@ -49,8 +49,20 @@ __all__ = [
     "parse_reattach_providers",
 ]
 
-# Few plugins, and few hosts, are attached to or attach.
-_HOMES = {"_reattach": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers")}
+_HOMES = {  # Each side needs its part of them, and a host most of its own only after the spawn.
+    "_cookie": ("check_cookie",),
+    "_environment": ("build_environment",),
+    "_line": (
+        "CORE_VERSION",
+        "NETWORKS",
+        "HandshakeRecord",
+        "format_handshake_line",
+        "parse_handshake_line",
+    ),
+    "_reader": ("NOISE_LIMIT", "HandshakeReader"),
+    "_reattach": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
+    "_versions": ("choose_version", "format_versions"),
+}
 
 __getattr__: Callable[[str], object]
 __dir__: Callable[[], list[str]]

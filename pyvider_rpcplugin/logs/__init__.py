@@ -7,7 +7,23 @@ panics of Go, the tracebacks of Python.
 
 from __future__ import annotations
 
-from ._format import format_record, level_word
-from ._parse import LogLine, StderrParser, readable
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._format import format_record, level_word
+    from ._parse import LogLine, StderrParser, readable
 
 __all__ = ["LogLine", "StderrParser", "format_record", "level_word", "readable"]
+
+_HOMES = {  # A plugin writes lines, a host reads them.
+    "_format": ("format_record", "level_word"),
+    "_parse": ("LogLine", "StderrParser", "readable"),
+}
+
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

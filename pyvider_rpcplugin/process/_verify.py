@@ -14,13 +14,13 @@ import hashlib
 import os
 import sys
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from pyvider_rpcplugin.exception import ConfigError, SecurityError
 from pyvider_rpcplugin.process._diagnose import check_command, explain
@@ -61,16 +61,15 @@ exec(_start())
 """
 
 
-@dataclass
-class Checked:
+class Checked(msgspec.Struct):
     """What to start: as `subprocess.Popen` takes it."""
 
     command: list[str]
     executable: str | None = None
     pass_fds: tuple[int, ...] = ()
     algorithm: str = ""
-    again: list[tuple[str | IO[bytes], bytes]] = field(default_factory=list)
-    held: ExitStack = field(default_factory=ExitStack)
+    again: list[tuple[str | IO[bytes], bytes]] = msgspec.field(default_factory=list)
+    held: ExitStack = msgspec.field(default_factory=ExitStack)
 
     async def check_again(self) -> None:
         """Check what could have been exchanged meanwhile, now that the process runs.
@@ -230,7 +229,7 @@ def _script_index(words: Sequence[str]) -> tuple[int | None, str]:
 # --- running what was hashed -----------------------------------------------------------------
 
 
-class _Script(NamedTuple):
+class _Script(msgspec.Struct, frozen=True):
     """A script for Python, and what it is started with."""
 
     source: bytes
