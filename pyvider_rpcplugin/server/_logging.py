@@ -32,9 +32,14 @@ class HostHandler(logging.Handler):
             self.handleError(record)
 
 
+def logging_to_host(level: str) -> contextlib.AbstractContextManager[None]:
+    """Let all that is logged in a block go to the host, from `level` on."""
+    return logging_by(HostHandler(), level)
+
+
 @contextlib.contextmanager
-def logging_to_host(level: str) -> Generator[None]:
-    """Let all that is logged in a block go to the host, from `level` on.
+def logging_by(handler: logging.Handler, level: str) -> Generator[None]:
+    """Let all that is logged in a block go to a handler, from `level` on.
 
     A program whose root logger has a handler already has decided otherwise: nothing is changed.
     """
@@ -42,7 +47,6 @@ def logging_to_host(level: str) -> Generator[None]:
     if root.handlers:
         yield
         return
-    handler = HostHandler()
     handler.setLevel(level)
     with contextlib.ExitStack() as stack:
         root.addHandler(handler)

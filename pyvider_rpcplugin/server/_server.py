@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import msgspec
 
 from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
 from pyvider_rpcplugin.config import Settings, load_settings
@@ -56,8 +57,11 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from pyvider_rpcplugin.crypto import Credentials
+    from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.services import Broker
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
+
+    from ._debug import DebugServe
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +148,9 @@ class RPCPluginServer:
         self._session: Session[str] | None = None
         self._grace: float | None = None
         self._address: str | None = None
+        self._network: Any = None
         self._negotiated_version: int | None = None
+        self._hosted = not standalone
 
     def __repr__(self) -> str:
         return f"<RPCPluginServer {self._address or 'not listening'}>"
@@ -173,7 +179,30 @@ class RPCPluginServer:
             raise TransportError(msg, hint="it listens while serve() runs", phase="serve")
         return self._address
 
-    def serve(self, *, task_status: _TaskStatus | None = None) -> Operation[None, str]:
+    def reattach_config(self) -> ReattachConfig:
+        """Return by what a host attaches to this server: one that serves without a host.
+
+        Raises:
+            TransportError: It does not listen.
+            RPCPluginError: It has a host, which has the record: `client.reattach_config()`.
+        """
+        address = self.get_address()
+        if self._hosted:
+            msg = "the record of a plugin that was started by a host is the host's to give"
+            raise RPCPluginError(msg, hint="client.reattach_config() gives it", phase="attach")
+        from pyvider_rpcplugin.handshake import ReattachConfig  # noqa: PLC0415 - hardly ever used
+
+        return ReattachConfig(
+            network=self._network,
+            address=address,
+            pid=os.getpid(),
+            protocol_version=self._negotiated_version or 0,
+            test=True,
+        )
+
+    def serve(
+        self, *, debug: bool = False, task_status: _TaskStatus | None = None
+    ) -> Operation[None, str]:
         """Serve until stopped: by `stop`, SIGTERM, the host's request, or the host's end.
 
         `await server.serve()` serves here and now. `async with server.serve() as address:` serves
@@ -181,6 +210,9 @@ class RPCPluginServer:
         group ends it; both go on once the server listens.
 
         Args:
+            debug: Serve what a host would be served, without one: hosts attach to it by what
+                `reattach_config` returns, and leave it running. Neither is a cookie asked for nor
+                a line printed, and the plugin's output stays its own.
             task_status: Given by task groups.
 
         Raises:
@@ -194,8 +226,8 @@ class RPCPluginServer:
         """
         return Operation(
             "RPCPluginServer.serve",
-            functools.partial(self._serve_here, task_status),
-            self._serve_around_block,
+            functools.partial(self._serve_here, task_status, debug),
+            functools.partial(self._serve_around_block, debug),
         )
 
     def stop(self, grace_period: float | None = None) -> Operation[None, None]:
@@ -217,46 +249,91 @@ class RPCPluginServer:
             functools.partial(self._stop_around_block, grace_period),
         )
 
-    def run(self, backend: Literal["asyncio", "trio"] = "asyncio", **backend_options: Any) -> None:
+    def run(
+        self,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        *,
+        debug: bool | str | None = None,
+        **backend_options: Any,
+    ) -> None:
         """Serve, as the one thing that this program does.
 
         Started by hand, a plugin cannot serve: then this says so on stderr and exits with
         status 1. So does whatever else keeps it from serving.
+
+        Started by hand with the argument `--debug`, it serves until Ctrl-C, and prints by what
+        hosts attach to it; see `serve`. With `--debug=NAME`, that has the form of Terraform's
+        variable TF_REATTACH_PROVIDERS, where NAME is the provider's address. With `--socket PATH`
+        beside it, it listens there. All other arguments are the program's own. Where a host
+        started the program, so are these.
 
         What is logged meanwhile goes to the host, unless the program has set up logging itself.
         So does, as one record, the exception that ends the serving.
 
         Args:
             backend: The event loop: "asyncio" or "trio".
+            debug: What those arguments say, for a program that reads its arguments itself: True,
+                or the name; False for a program that is not to be debugged in this way.
             backend_options: What `anyio.run` takes as backend_options.
 
         Raises:
             SystemExit: With status 1.
         """
         level = "INFO" if self._settings is None else self._settings.log_level
-        with contextlib.nullcontext() if self.standalone else logging_to_host(level):
-            try:
-                anyio.run(self._serve_as_program, backend=backend, backend_options=backend_options)
-            except RPCPluginError as exc:
-                sys.stderr.write(f"{exc}\n")
-                raise SystemExit(1) from None
-            except Exception as exc:
-                if self.standalone:
+        try:
+            asked = self._asked_to_debug(debug)
+            with _program_logging(level, self.standalone, asked):
+                try:
+                    anyio.run(
+                        self._serve_as_program,
+                        asked,
+                        backend=backend,
+                        backend_options=backend_options,
+                    )
+                except RPCPluginError:
                     raise
-                log_crash(exc)
-                raise SystemExit(1) from None
+                except Exception as exc:
+                    if self.standalone or asked is not None:
+                        raise
+                    log_crash(exc)
+                    raise SystemExit(1) from None
+        except RPCPluginError as exc:
+            sys.stderr.write(f"{exc}\n")
+            raise SystemExit(1) from None
+
+    def _asked_to_debug(self, debug: bool | str | None) -> DebugServe | None:
+        if self.standalone or debug is False:
+            return None
+        if debug is None:
+            settings = self._settings
+            hosted = settings is None or settings.magic_cookie_key in os.environ
+            if hosted or not any(word.startswith("--debug") for word in sys.argv[1:]):
+                return None
+        from ._debug import DebugServe, from_arguments  # noqa: PLC0415 - not for hosts
+
+        if debug is None:
+            return from_arguments(sys.argv[1:])
+        return DebugServe(None if debug is True else debug)
 
     # Where the session runs.
 
-    async def _serve_here(self, task_status: _TaskStatus | None) -> None:
-        await self._new_session(task_status=task_status).run()
+    async def _serve_here(self, task_status: _TaskStatus | None, debug: bool) -> None:
+        await self._new_session(debug, task_status=task_status).run()
 
-    async def _serve_as_program(self) -> None:
-        await self._new_session(is_program=True).run()
+    async def _serve_as_program(self, asked: DebugServe | None) -> None:
+        if asked is None:
+            await self._new_session(is_program=True).run()
+            return
+        from ._debug import Announcement  # noqa: PLC0415 - not for hosts
+
+        if asked.socket is not None:
+            self._place = Place("unix", None, None, asked.socket)
+        told = Announcement(self.reattach_config, asked.name)
+        await self._new_session(True, task_status=told, is_program=True).run()
 
     @contextlib.asynccontextmanager
-    async def _serve_around_block(self) -> AsyncGenerator[str]:
-        session = self._new_session()
+    async def _serve_around_block(self, debug: bool) -> AsyncGenerator[str]:
+        session = self._new_session(debug)
         session.spawn()
         address = await session.wait_started()
         try:
@@ -289,7 +366,11 @@ class RPCPluginServer:
         return session
 
     def _new_session(
-        self, *, task_status: _TaskStatus | None = None, is_program: bool = False
+        self,
+        debug: bool = False,
+        *,
+        task_status: _TaskStatus | None = None,
+        is_program: bool = False,
     ) -> Session[str]:
         if self._session is not None and not self._session.finished:
             msg = "this server serves already"
@@ -298,9 +379,14 @@ class RPCPluginServer:
             error = self._settings_error or ConfigError("the settings are unknown")
             raise error.with_traceback(None)
         self._grace = None
+        self._hosted = not (self.standalone or debug)
         self._session = Session(
             functools.partial(
-                self._body, self._settings, task_status=task_status, is_program=is_program
+                self._body,
+                self._settings,
+                debug=debug and not self.standalone,
+                task_status=task_status,
+                is_program=is_program,
             ),
             name="plugin server session",
             advice="use `async with server.serve():`, or `await server.stop()`",
@@ -315,17 +401,22 @@ class RPCPluginServer:
         settings: Settings,
         session: Session[str],
         *,
+        debug: bool,
         task_status: _TaskStatus | None,
         is_program: bool,
     ) -> None:
         """Serve; the whole of it."""
-        if not self.standalone:
+        hosted = self._hosted
+        if hosted:
             check_cookie(settings, os.environ)
             # The process is the plugin's: so is the logger.
             logging.getLogger("pyvider_rpcplugin").setLevel(settings.log_level)
         else:
             apply_log_level("plugin")
-        tls = plugin_tls(settings, self._tls, standalone=self.standalone)
+        if debug and settings.auto_mtls is True:
+            # It is for those that are told; to warn of it would only be in their way.
+            settings = msgspec.structs.replace(settings, auto_mtls=False)
+        tls = plugin_tls(settings, self._tls, standalone=not hosted)
         options = rpc_options(settings)
         rpc = Server(options=options)
         self._health.start()
@@ -334,7 +425,7 @@ class RPCPluginServer:
         await register(rpc, *served)
         if settings.health_service_enabled:
             rpc.add_service(self._health)
-        if not self.standalone:
+        if hosted:
             # Whoever can connect may use it. Without a host that would be anybody.
             rpc.add_service(ControllerService(session.request_stop))
         printed = CapturedOutput()
@@ -343,18 +434,19 @@ class RPCPluginServer:
             rpc.standing.update(printed.service.methods)
         with contextlib.ExitStack() as process_wide:
             process_wide.callback(current_version.reset, current_version.set(version))
-            arrivals = _catch_signals(process_wide, self.standalone, settings, is_program)
+            arrivals = _catch_signals(process_wide, hosted, settings, is_program)
             stdout = None
-            if not self.standalone and _in_main_thread():
+            if hosted and _in_main_thread():
                 stdout = process_wide.enter_context(guarded_stdout())
                 process_wide.enter_context(printed)
             async with listening(self._place, settings) as (network, plain):
                 shared = None
-                if settings.multiplex_wanted and not self.standalone:
+                if settings.multiplex_wanted and hosted:
                     shared = _Shared(plain, tls.credentials, settings)
                 listener = _secured(
                     plain if shared is None else shared.streams, tls.credentials, settings
                 )
+                self._network = network
                 self._address, self._negotiated_version = listener.address, version
                 broker = None
                 if not self.standalone:
@@ -410,7 +502,7 @@ class RPCPluginServer:
                     tg.start_soon(_stop_at_signal, arrivals, session)
                 if settings.shutdown_file_path:
                     tg.start_soon(_stop_at_file, settings.shutdown_file_path, session)
-                if not self.standalone:
+                if self._hosted:
                     greet(listener.address)
                     if stdout is not None:
                         tg.start_soon(_stop_with_host, stdout, session)
@@ -436,7 +528,10 @@ class RPCPluginServer:
 
     def _choose_version(self, settings: Settings) -> int:
         mine = settings.protocol_versions if self._versions is None else self._versions
-        return max(mine) if self.standalone else choose_version(mine, settings.offered_versions)
+        # Without a host, whoever serves for debugging may still say which.
+        if self.standalone or not (self._hosted or settings.offered_versions):
+            return max(mine)
+        return choose_version(mine, settings.offered_versions)
 
     def _greet(
         self,
@@ -512,19 +607,32 @@ def _secured(
     return TLSListener(listener, credentials, handshake_timeout=settings.connection_timeout)
 
 
+def _program_logging(
+    level: str, standalone: bool, asked: DebugServe | None
+) -> contextlib.AbstractContextManager[None]:
+    """What a program's log goes to, if it has not decided itself."""
+    if standalone:
+        return contextlib.nullcontext()
+    if asked is None:
+        return logging_to_host(level)
+    from ._debug import logging_to_terminal  # noqa: PLC0415 - not for hosts
+
+    return logging_to_terminal(level)
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
 def _catch_signals(
-    stack: contextlib.ExitStack, standalone: bool, settings: Settings, is_program: bool
+    stack: contextlib.ExitStack, hosted: bool, settings: Settings, is_program: bool
 ) -> Arrivals | None:
     """Catch the signals that mean something to this process, if it is ours to do so."""
-    if (standalone and not is_program) or not _in_main_thread():
+    if not (hosted or is_program) or not _in_main_thread():
         return None
     wanted: list[int] = [signal.SIGTERM]
     ignored: list[int] = []
-    if standalone:
+    if not hosted:
         wanted.append(signal.SIGINT)
     elif settings.ignore_sigint:
         ignored.append(signal.SIGINT)

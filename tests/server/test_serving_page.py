@@ -12,7 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from pyvider_rpcplugin import plugin_client
+from pyvider_rpcplugin import ReattachConfig, plugin_client, plugin_server
+from tests.plugins.misc_plugin import Misc
+
+from .test_debug import Debugged
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text()
@@ -59,3 +62,16 @@ async def test_a_plugin_of_several_versions(quickstart: Any, tmp_path: Path) -> 
                 said[client.negotiated_version] = reply.text
     assert said == {5: "Hello, Ada!", 6: "Version 6 greets Ada."}
     await run(shown("versions_host.py"), plugin_client=plugin_client, command=command)
+
+
+@pytest.mark.usefixtures("quickstart")
+def test_a_program_that_reads_its_arguments_itself(tmp_path: Path) -> None:
+    command = [*program(tmp_path, "debug_arguments.py"), "--attach"]
+    with Debugged(command) as plugin:
+        assert plugin.record().protocol_version == 1
+        assert plugin.end()[0] == 0
+
+
+async def test_a_program_that_serves_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(shown("debug_serve.py"), server=plugin_server(handler=Misc()))
+    assert ReattachConfig.from_json(capsys.readouterr().out).test

@@ -97,9 +97,13 @@ class Report:
         return (self.exit, self.was_forced, self.complaints) == ("exit status 0", False, [])
 
 
+def _flag(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def run_host(folder: Path, command: list[str], *todo: str, **options: object) -> Report:
     """Have the host in Go start a plugin, do things with it, and end it."""
-    flags = [f"-{name}={str(value).lower()}" for name, value in options.items()]
+    flags = [f"-{name}={_flag(value)}" for name, value in options.items()]
     ran = subprocess.run(
         [str(folder / "host"), *flags, f"-do={','.join(todo) or 'ping'}", "--", *command],
         capture_output=True, text=True, timeout=25, check=False,

@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--versions", default="1")
     parser.add_argument("--each", action="store_true", help="each version has its own handler")
+    parser.add_argument("--debug", action="store_true", default=None)
     options = parser.parse_args()
     if options.each:
         handlers = {version: Peer(version) for version in map(int, options.versions.split(","))}
@@ -137,7 +138,7 @@ def main() -> None:
             config=COOKIE,
             protocol_versions=options.versions,
         )
-    server.run(backend=options.loop)
+    server.run(backend=options.loop, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,37 @@ def test_the_handler_of_that_version_is_called(
     assert report.ended_well
 
 
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_a_plugin_that_a_person_started_is_attached_to_and_left_running(
+    go_programs: Path, loop: str, transport: str
+) -> None:
+    command = [*python_plugin(loop, "--each", "--versions", "1,2"), "--debug"]
+    environment = os.environ | {"PLUGIN_SERVER_TRANSPORTS": transport}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as plugin:
+        try:
+            assert plugin.stdout is not None
+            record = plugin.stdout.readline().strip()
+            for _ in range(2):  # one host after the other
+                report = run_host(
+                    go_programs, [], "ping", "kv", "call-back", "open-back",
+                    reattach=record, versions="1,2",
+                )  # fmt: skip
+                assert (report.error, report.errors, report.version) == ("", {}, 2)
+                assert report.results == {"ping": "pong", "kv": 2, "call-back": 42, "open-back": 3}
+                assert report.complaints == []
+            assert plugin.poll() is None
+            plugin.send_signal(signal.SIGINT)
+            assert plugin.communicate(timeout=10)[0] == ""
+            assert plugin.returncode == 0
+            # Hosts in Go leave a plugin like this as it is, and their own sockets too.
+            for socket in Path(tempfile.gettempdir()).glob("plugin*"):
+                socket.unlink()
+        finally:
+            plugin.kill()
+
+
 @pytest.mark.parametrize("form", [[], ["--each"]])
 def test_no_version_that_both_have(go_programs: Path, loop: str, form: list[str]) -> None:
     report = run_host(go_programs, python_plugin(loop, *form, "--versions", "1,2"), versions="3")

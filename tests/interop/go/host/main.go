@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -43,25 +44,62 @@ func main() {
 	versions := flag.String("versions", "1", "the versions to offer")
 	cookie := flag.String("cookie", "interop", "the cookie to send")
 	checksum := flag.String("checksum", "", "the SHA-256 that the program has to have")
+	reattach := flag.String("reattach", "", "the record of a plugin that runs, as JSON")
 	group := flag.String("group", "", "the group that sockets are for")
 	todo := flag.String("do", "ping", "what to do")
 	flag.Parse()
 
-	result, err := run(*versions, strings.Split(*todo, ","), &plugin.ClientConfig{
+	config := &plugin.ClientConfig{
 		HandshakeConfig:     peer.Handshake(0, *cookie),
-		Cmd:                 exec.Command(flag.Arg(0), flag.Args()[1:]...),
 		AutoMTLS:            *mtls,
 		GRPCBrokerMultiplex: *multiplex,
 		AllowedProtocols:    []plugin.Protocol{plugin.ProtocolGRPC},
 		SecureConfig:        secure(*checksum),
 		UnixSocketConfig:    &plugin.UnixSocketConfig{Group: *group},
-	})
+	}
+	if *reattach == "" {
+		config.Cmd = exec.Command(flag.Arg(0), flag.Args()[1:]...)
+	} else {
+		config.Reattach = record(*reattach)
+	}
+	result, err := run(*versions, strings.Split(*todo, ","), config)
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(result)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	}
+}
+
+// record reads a record as Terraform does.
+func record(text string) *plugin.ReattachConfig {
+	var read struct {
+		Protocol        string
+		ProtocolVersion int
+		Pid             int
+		Test            bool
+		Addr            struct{ Network, String string }
+	}
+	if err := json.Unmarshal([]byte(text), &read); err != nil {
+		panic(err)
+	}
+	var addr net.Addr
+	var err error
+	if read.Addr.Network == "unix" {
+		addr, err = net.ResolveUnixAddr("unix", read.Addr.String)
+	} else {
+		addr, err = net.ResolveTCPAddr("tcp", read.Addr.String)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return &plugin.ReattachConfig{
+		Protocol:        plugin.Protocol(read.Protocol),
+		ProtocolVersion: read.ProtocolVersion,
+		Pid:             read.Pid,
+		Test:            read.Test,
+		Addr:            addr,
 	}
 }
 
@@ -86,6 +124,9 @@ func run(versions string, todo []string, config *plugin.ClientConfig) (*report, 
 	for _, plugins := range config.VersionedPlugins {
 		plugins[conformanceName] = conformancePlugin{}
 	}
+	if config.Reattach != nil {
+		config.Plugins = config.VersionedPlugins[config.Reattach.ProtocolVersion]
+	}
 	config.Logger = logger
 	config.SyncStdout = &stdout
 	config.SyncStderr = &stderr
@@ -98,7 +139,7 @@ func run(versions string, todo []string, config *plugin.ClientConfig) (*report, 
 	began := time.Now()
 	client.Kill()
 	result.KillSeconds = time.Since(began).Seconds()
-	if config.Cmd.ProcessState != nil {
+	if config.Cmd != nil && config.Cmd.ProcessState != nil {
 		result.Exit = config.Cmd.ProcessState.String()
 	}
 	result.Stdout, result.Stderr = stdout.String(), stderr.String()
