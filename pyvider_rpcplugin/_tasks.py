@@ -75,6 +75,7 @@ class Session(Generic[T]):
         self._finished = anyio.Event()
         self._scope = anyio.CancelScope()
         self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     # What the body uses.
 
@@ -120,13 +121,13 @@ class Session(Generic[T]):
         else:
             import asyncio  # noqa: PLC0415 - loaded only where it runs
 
-            loop = asyncio.get_running_loop()
+            self.loop = loop = asyncio.get_running_loop()
             self._call_in_loop = caller_from_threads()
             # Not loop.create_task(): an eager task factory would run the first step of the session
             # inside the caller's own task.
             task = asyncio.Task(self._supervise(), loop=loop, name=self.name)
-            _supervised_tasks.add(task)
-            task.add_done_callback(_supervised_tasks.discard)
+            _supervised_tasks[task] = self
+            task.add_done_callback(_forget_supervised)
 
     def spawn_in(self, task_group: AnyTaskGroup) -> None:
         """Run the session in `task_group`; cancelling the group ends it, its failures stay here."""
@@ -172,6 +173,25 @@ class Session(Generic[T]):
     def finished(self) -> bool:
         """Whether the session has ended, its cleaning up included."""
         return self._finished.is_set()
+
+    def check_loop(self) -> None:
+        """Refuse to be used on another loop than its own: who waits there might never be woken.
+
+        Only a supervised task of asyncio is looked at; all else ends before its loop does.
+
+        Raises:
+            RPCPluginError: Another loop is running than the one that started it.
+        """
+        if self.loop is not None and not _is_running(self.loop):
+            msg = f"{self.name} was started on another event loop"
+            hint = "Use it on the loop that started it (with pytest-asyncio: give its fixture and "
+            hint += "the tests the same loop_scope)."
+            raise RPCPluginError(msg, hint=hint)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its loop was closed under it: it will never go on, and nothing cleans up."""
+        return self.loop is not None and self.loop.is_closed() and not self.finished
 
     async def wait_started(self) -> T:
         """Wait until the session is up and return what it gives.
@@ -360,6 +380,16 @@ def _on_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the running loop."""
+    import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
 def _warn(message: str) -> None:
     try:
         warnings.warn(message, ResourceWarning, stacklevel=2)
@@ -381,7 +411,19 @@ class _Unset(enum.Enum):
 
 
 _UNSET = _Unset.UNSET
-_supervised_tasks: set[object] = set()
+_supervised_tasks: dict[asyncio.Task[None], Session[Any]] = {}
+
+
+def _forget_supervised(task: asyncio.Task[None]) -> None:
+    _supervised_tasks.pop(task, None)
+
+
+def sessions_of_this_loop() -> list[Session[Any]]:
+    """The sessions in supervised tasks of the running loop of asyncio, oldest first."""
+    import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+    loop = asyncio.get_running_loop()
+    return [session for task, session in list(_supervised_tasks.items()) if task.get_loop() is loop]
 
 
 class Waiter:

@@ -216,6 +216,8 @@ class RPCPluginClient:
         if channel is None:
             msg = f"the client of plugin {self.name} is not running"
             raise RPCPluginError(msg, hint="await client.start() first", phase="call")
+        if self._session is not None:
+            self._session.check_loop()
         return channel
 
     # Facts.
@@ -254,6 +256,7 @@ class RPCPluginClient:
     # How it is done.
 
     async def _start(self, task_group: AnyTaskGroup | None) -> Self:
+        self._clear_abandoned()
         if self._running:
             msg = f"the client of plugin {self.name} is running already"
             raise RPCPluginError(msg, hint="stop() it first, or make another one", phase="launch")
@@ -321,14 +324,31 @@ class RPCPluginClient:
         return delivery(sink, option)
 
     async def _stop(self) -> None:
+        self._clear_abandoned()
         session = self._session
         if session is None:
             return
+        session.check_loop()
         session.request_stop()
         try:
             await session.wait_finished()
         finally:
             self._forget(session)
+
+    def _clear_abandoned(self) -> None:
+        """End what a loop that was closed too early has left running."""
+        session, launch = self._session, self._launch
+        if session is None or launch is None or not session.abandoned:
+            return
+        warnings.warn(
+            f"the event loop was closed while the plugin {self.name} was running",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+        launch.abandon()
+        self._exited = anyio.Event()  # The old one belongs to the loop that is no more.
+        self._forget(session)
 
     def _forget(self, session: Session[None]) -> None:
         """Be a client that is not running, unless it has been started again meanwhile."""
@@ -357,6 +377,9 @@ class RPCPluginClient:
         # What was started does not refer to this object, so it can be missed while it runs.
         session: Session[None] | None = getattr(self, "_session", None)
         if session is None or session.finished or self._owned:
+            return
+        if session.abandoned:
+            self._clear_abandoned()
             return
         warnings.warn(
             f"the client of plugin {self.name} was forgotten while its plugin was running",

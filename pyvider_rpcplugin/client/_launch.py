@@ -102,6 +102,13 @@ class Launch:
         self._may_pass = False
         self._log = PluginLog(name, settings.log_level)
         self._after_line = b""
+        self._process: PluginProcess | None = None
+
+    def abandon(self) -> None:
+        """End the process without an event loop: its own was closed under it. It blocks a moment."""
+        if self._process is not None and self.exit is None:
+            self._process.abandon()
+            self.exit = self._process.exit
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
@@ -164,6 +171,7 @@ class Launch:
                             limits=options.limits,
                         ) as process,
                     ):
+                        self._process = process
                         self.pid = process.pid
                         load_engine(tls.mode)
                         self.record = record = await self._handshake(process, retries)

@@ -239,6 +239,14 @@ class PluginProcess:
                 await self._force(term_grace)
         return self.exit
 
+    def abandon(self) -> None:
+        """End the process at once where no event loop is left to do it.
+
+        The pipes stay: what the dead loop has of them is not to be touched.
+        """
+        if self._status is None and self._child.kill_and_wait(_LAST_RESORT_GRACE):
+            self._status = self._child.reap()
+
     async def _ask(self, polite: Callable[[], Awaitable[object]], grace: float) -> None:
         with anyio.move_on_after(grace) as scope:
             try:
