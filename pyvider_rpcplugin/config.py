@@ -28,9 +28,11 @@ from pyvider_rpcplugin.exception import ConfigError
 __all__ = [
     "NOT_YET",
     "PREFIX",
+    "TRACE",
     "Settings",
     "application_keys",
     "configure",
+    "level_number",
     "load_settings",
     "setting_names",
     "settings_table",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 PREFIX = "PLUGIN_"
+
+# The level below `logging.DEBUG` that logs in Go have, and Python has no name for.
+TRACE = 5
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -109,10 +114,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _Setting(
             kinds.Word(
-                ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), also=(("WARN", "WARNING"),)
+                ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+                also=(("WARN", "WARNING"),),
             ),
             _BOTH,
-            "Level of the logger `pyvider_rpcplugin`, in a plugin also of its log lines.",
+            "Level of the logger `pyvider_rpcplugin`, in a plugin also of its log lines. TRACE is "
+            "5, below what Python has a name for.",
         ),
     ] = "INFO"
     handshake_timeout: Annotated[
@@ -527,6 +534,11 @@ def load_settings(
             values["host_certificate"] = environ[f"{PREFIX}CLIENT_CERT"]
     _check_port_range(values, sources)
     return Settings(**values)
+
+
+def level_number(level: str) -> int:
+    """The number that `logging` knows a `log_level` by."""
+    return TRACE if level == "TRACE" else logging.getLevelNamesMapping()[level]
 
 
 def settings_table() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pyvider_rpcplugin import logs
+from pyvider_rpcplugin.config import TRACE, level_number
 from pyvider_rpcplugin.process import LineSplitter
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
         logger = logging.getLogger(f"{_PARENT}.{name}")
         if logger.level == logging.NOTSET:
             # The level of the library's logger is not that of its plugins.
-            logger.setLevel(logging.DEBUG)
+            logger.setLevel(TRACE)
         super().__init__(logger)
-        self._level = logging.getLevelNamesMapping()[level]
+        self._level = level_number(level)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in the base class
         return level >= self._level and super().isEnabledFor(level)
@@ -44,6 +45,7 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
         record = logger.makeRecord(
             logger.name, line.level, "(plugin)", 0, line.message, (), None, "", None
         )
+        record.levelname = logs.level_name(line.level)
         if line.time is not None:
             _set_time(record, line.time)
         # As attributes, like `extra`: that is where formatters look for them, structlog's too.

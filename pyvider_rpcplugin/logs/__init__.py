@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._format import format_record, level_word
-    from ._parse import LogLine, StderrParser, readable
+    from ._parse import LogLine, StderrParser, level_name, readable
 
-__all__ = ["LogLine", "StderrParser", "format_record", "level_word", "readable"]
+__all__ = ["LogLine", "StderrParser", "format_record", "level_name", "level_word", "readable"]
 
 _HOMES = {  # A plugin writes lines, a host reads them.
     "_format": ("format_record", "level_word"),
-    "_parse": ("LogLine", "StderrParser", "readable"),
+    "_parse": ("LogLine", "StderrParser", "level_name", "readable"),
 }
 
 __getattr__: Callable[[str], object]

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pyvider_rpcplugin.config import TRACE
+
 # A traceback with more than this comes in parts.
 _LONGEST_TRACEBACK = 65536
 _MOST_LINES = 1000
 
 _LEVELS = {
-    # `logging` has nothing below debug that anybody would see.
-    "trace": logging.DEBUG,
+    "trace": TRACE,
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warn": logging.WARNING,
@@ -40,7 +41,7 @@ class LogLine(NamedTuple):
     """One record of a plugin's log, as its host will log it.
 
     Attributes:
-        level: One of the levels of `logging`.
+        level: One of the levels of `logging`, or `TRACE`.
         message: The text; several lines for a traceback.
         time: When the plugin made it, in seconds since the epoch; None if it does not say.
         fields: What else came with it.
@@ -109,13 +110,18 @@ class StderrParser:
         return [LogLine(level, message)]
 
 
+def level_name(level: int) -> str:
+    """The name of a record's level, also of that which `logging` has none for."""
+    return "TRACE" if level == TRACE else logging.getLevelName(level)
+
+
 def readable(line: str) -> str:
     """The line for people: level and message of a JSON line, any other as it is."""
     record = _from_json(line)
     if record is None or record.message is line:
         return line
     message = record.message.strip()
-    return f"[{logging.getLevelName(record.level)}] {message.splitlines()[0] if message else ''}"
+    return f"[{level_name(record.level)}] {message.splitlines()[0] if message else ''}"
 
 
 def _record(line: str) -> LogLine | None:

@@ -80,7 +80,7 @@ class Announcement:
             sys.stdout.flush()
 
 
-def logging_to_terminal(level: str) -> contextlib.AbstractContextManager[None]:
+def logging_to_terminal(level: int) -> contextlib.AbstractContextManager[None]:
     """Let all that is logged in a block be read by people, from `level` on."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

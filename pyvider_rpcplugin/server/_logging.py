@@ -32,13 +32,13 @@ class HostHandler(logging.Handler):
             self.handleError(record)
 
 
-def logging_to_host(level: str) -> contextlib.AbstractContextManager[None]:
+def logging_to_host(level: int) -> contextlib.AbstractContextManager[None]:
     """Let all that is logged in a block go to the host, from `level` on."""
     return logging_by(HostHandler(), level)
 
 
 @contextlib.contextmanager
-def logging_by(handler: logging.Handler, level: str) -> Generator[None]:
+def logging_by(handler: logging.Handler, level: int) -> Generator[None]:
     """Let all that is logged in a block go to a handler, from `level` on.
 
     A program whose root logger has a handler already has decided otherwise: nothing is changed.
@@ -74,7 +74,7 @@ def log_crash(exception: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def _level(changed: logging.Logger, level: str | int) -> Generator[None]:
+def _level(changed: logging.Logger, level: int) -> Generator[None]:
     before = changed.level
     changed.setLevel(level)
     try:

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
-from pyvider_rpcplugin.config import Settings, load_settings
+from pyvider_rpcplugin.config import Settings, level_number, load_settings
 from pyvider_rpcplugin.crypto import plugin_tls
 from pyvider_rpcplugin.exception import (
     ConfigError,
@@ -279,7 +279,7 @@ class RPCPluginServer:
         Raises:
             SystemExit: With status 1.
         """
-        level = "INFO" if self._settings is None else self._settings.log_level
+        level = level_number("INFO" if self._settings is None else self._settings.log_level)
         try:
             asked = self._asked_to_debug(debug)
             with _program_logging(level, self.standalone, asked):
@@ -410,7 +410,7 @@ class RPCPluginServer:
         if hosted:
             check_cookie(settings, os.environ)
             # The process is the plugin's: so is the logger.
-            logging.getLogger("pyvider_rpcplugin").setLevel(settings.log_level)
+            logging.getLogger("pyvider_rpcplugin").setLevel(level_number(settings.log_level))
         else:
             apply_log_level("plugin")
         if debug and settings.auto_mtls is True:
@@ -608,7 +608,7 @@ def _secured(
 
 
 def _program_logging(
-    level: str, standalone: bool, asked: DebugServe | None
+    level: int, standalone: bool, asked: DebugServe | None
 ) -> contextlib.AbstractContextManager[None]:
     """What a program's log goes to, if it has not decided itself."""
     if standalone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal
 
-from pyvider_rpcplugin.config import load_settings, setting_names
+from pyvider_rpcplugin.config import level_number, load_settings, setting_names
 from pyvider_rpcplugin.exception import ConfigError
 from pyvider_rpcplugin.rpc import RPCOptions
 
@@ -39,7 +39,7 @@ def apply_log_level(side: Literal["host", "plugin"]) -> None:
     global _applied_level  # noqa: PLW0603 - a logger's level is the whole process's
     library = logging.getLogger("pyvider_rpcplugin")
     if library.level == _applied_level:
-        library.setLevel(load_settings(side=side).log_level)
+        library.setLevel(level_number(load_settings(side=side).log_level))
         _applied_level = library.level
 
 

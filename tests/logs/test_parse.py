@@ -8,6 +8,7 @@ import logging
 import pytest
 from hypothesis import given, strategies as st
 
+from pyvider_rpcplugin.config import TRACE
 from pyvider_rpcplugin.logs import LogLine, StderrParser, readable
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
@@ -34,7 +35,7 @@ def levels(*lines: str) -> list[tuple[int, str]]:
         ('{"a":1}', DEBUG),
         ("plain", DEBUG),
         ("", DEBUG),
-        ("[TRACE] x", DEBUG),
+        ("[TRACE] x", TRACE),
         ("[DEBUG] x", DEBUG),
         ("[INFO] x", INFO),
         ("[WARN] x", WARNING),
@@ -54,7 +55,7 @@ def test_a_line_that_is_no_json_of_a_log_stays_as_it_is(line: str, level: int) -
 @pytest.mark.parametrize(
     ("word", "level"),
     [
-        ("trace", DEBUG),
+        ("trace", TRACE),
         ("debug", DEBUG),
         ("info", INFO),
         ("warn", WARNING),

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 DEBUG = {"PLUGIN_LOG_LEVEL": "DEBUG"}
+TRACE = {"PLUGIN_LOG_LEVEL": "TRACE"}
+
+
+NAMES = {5: "TRACE", 10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
 
 
 class Records(logging.Handler):
@@ -65,12 +69,13 @@ def loop(anyio_backend: Any) -> str:
 
 
 async def test_each_level_arrives_with_time_and_fields(records: Records, loop: str) -> None:
-    async with plugin_client(talking(loop), env=DEBUG, log_level="DEBUG") as client:
-        for level in (10, 20, 30, 40, 50):
+    async with plugin_client(talking(loop), env=TRACE, log_level="TRACE") as client:
+        for level in (5, 10, 20, 30, 40, 50):
             before = time.time()
             after = float(await ask(client.grpc_channel, f"log {level} level {level} 100% sure"))
             record = await records.wait(f"level {level}")
             assert record.levelno == min(level, 40)
+            assert record.levelname == NAMES[record.levelno]
             assert record.getMessage() == f"level {level} 100% sure"
             assert record.name == "pyvider_rpcplugin.plugin.talking_plugin"
             assert before - 1e-3 <= record.created <= after + 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -33,7 +34,9 @@ def build() -> Path:
         msg = "Go is not here: `go` is not on the PATH"
         raise NoGo(msg)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    out = cache / "pyvider-rpcplugin" / "interop-go"
+    # Another clone may have other sources.
+    clone = hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:8]
+    out = cache / "pyvider-rpcplugin" / f"interop-go-{clone}"
     out.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
         [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin"],

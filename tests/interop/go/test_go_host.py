@@ -102,19 +102,21 @@ SETS = pytest.mark.parametrize(
 
 @SETS
 def test_the_highest_version_that_both_have(
-    go_programs: Path, loop: str, offered: str, served: str, chosen: int
+    go_programs: Path, loop: str, mtls: bool, offered: str, served: str, chosen: int
 ) -> None:
-    report = run_host(go_programs, python_plugin(loop, "--versions", served), versions=offered)
+    report = run_host(
+        go_programs, python_plugin(loop, "--versions", served), versions=offered, mtls=mtls
+    )
     assert (report.error, report.version) == ("", chosen)
     assert report.ended_well
 
 
 @SETS
 def test_the_handler_of_that_version_is_called(
-    go_programs: Path, loop: str, offered: str, served: str, chosen: int
+    go_programs: Path, loop: str, mtls: bool, offered: str, served: str, chosen: int
 ) -> None:
     plugin = python_plugin(loop, "--each", "--versions", served)
-    report = run_host(go_programs, plugin, "kv", versions=offered)
+    report = run_host(go_programs, plugin, "kv", versions=offered, mtls=mtls)
     assert (report.error, report.version, report.results) == ("", chosen, {"kv": chosen})
     assert report.ended_well
 
@@ -151,8 +153,12 @@ def test_a_plugin_that_a_person_started_is_attached_to_and_left_running(
 
 
 @pytest.mark.parametrize("form", [[], ["--each"]])
-def test_no_version_that_both_have(go_programs: Path, loop: str, form: list[str]) -> None:
-    report = run_host(go_programs, python_plugin(loop, *form, "--versions", "1,2"), versions="3")
+def test_no_version_that_both_have(
+    go_programs: Path, loop: str, mtls: bool, form: list[str]
+) -> None:
+    report = run_host(
+        go_programs, python_plugin(loop, *form, "--versions", "1,2"), versions="3", mtls=mtls
+    )
     # The plugin names its lowest one, and the host refuses it.
     assert "Plugin version: 1, Client versions: [3]" in report.error
     run_host(go_programs, python_plugin(loop))
@@ -195,18 +201,17 @@ def test_printing_for_the_service_of_go_plugins_own_tests(
 
 
 def test_log_lines_of_every_level(
-    go_programs: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+    go_programs: Path, loop: str, mtls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PLUGIN_LOG_LEVEL", "DEBUG")
-    report = run_host(go_programs, python_plugin(loop), "log", mtls=True)
+    monkeypatch.setenv("PLUGIN_LOG_LEVEL", "TRACE")
+    report = run_host(go_programs, python_plugin(loop), "log", mtls=mtls)
     lines = [
         (line["@level"], line["@message"], line["answer"])
         for line in report.log
         if "answer" in line
     ]
-    # Python's levels begin with debug.
     assert lines == [
-        (level, f"a line of {level}", "42") for level in ("debug", "info", "warn", "error")
+        (level, f"a line of {level}", "42") for level in ("trace", "debug", "info", "warn", "error")
     ]
     assert all("timestamp" in line for line in report.log if "answer" in line)
     assert (report.exit, report.was_forced) == ("exit status 0", False)
@@ -237,8 +242,8 @@ def test_a_broken_handler_is_one_line_of_the_log(go_programs: Path, loop: str) -
     assert report.exit == "exit status 0"
 
 
-def test_a_panic_is_an_error_in_the_log(go_programs: Path, loop: str) -> None:
-    report = run_host(go_programs, conformance_plugin(loop), "conformance-panic")
+def test_a_panic_is_an_error_in_the_log(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, conformance_plugin(loop), "conformance-panic", mtls=mtls)
     assert report.results == {"conformance-panic": True}
     assert report.errors["conformance-panic"]["code"] == "Unavailable"
     assert "panic: told so" in report.complaints
@@ -247,6 +252,7 @@ def test_a_panic_is_an_error_in_the_log(go_programs: Path, loop: str) -> None:
 
 
 def test_another_client_takes_the_plugin_over(go_programs: Path, loop: str) -> None:
+    # Without AutoMTLS: go-plugin does not take over a plugin that has it.
     report = run_host(go_programs, python_plugin(loop), "reattached")
     assert (report.error, report.errors) == ("", {})
     assert report.results["reattached"] == {
@@ -317,7 +323,7 @@ def test_a_plugin_that_insists_on_tls_refuses_a_host_without(
 
 
 def test_a_program_is_run_only_if_its_checksum_is_right(
-    go_programs: Path, loop: str, tmp_path: Path
+    go_programs: Path, loop: str, mtls: bool, tmp_path: Path
 ) -> None:
     # With a script in place of the interpreter, so that it is the plugin whose checksum is looked
     # at; and without arguments, since the first line of a script takes none.
@@ -329,10 +335,10 @@ def test_a_program_is_run_only_if_its_checksum_is_right(
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     checksum = hashlib.sha256(program.read_bytes()).hexdigest()
-    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
+    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=mtls)
     assert (report.error, report.results) == ("", {"ping": "pong"})
     assert report.ended_well
     program.write_text(program.read_text() + "\n")
-    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=True)
+    report = run_host(go_programs, [str(program)], checksum=checksum, mtls=mtls)
     assert report.error == "checksums did not match"
     assert report.exit == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import stat
@@ -12,7 +13,8 @@ import anyio
 import pytest
 from grpclib import GRPCError, Status
 
-from pyvider_rpcplugin.exception import HandshakeError
+from pyvider_rpcplugin.exception import HandshakeError, SecurityError
+from pyvider_rpcplugin.process import SecureConfig
 from pyvider_rpcplugin.rpc import ConnectionLost, DeadlineExceeded
 
 from .proto.peer_grpc import AdderStub, PeerStub
@@ -147,10 +149,10 @@ async def test_a_plugin_killed_in_the_middle_of_a_call(go_programs: Path, mtls: 
 
 @pytest.mark.parametrize(("how", "status"), [("exit", 3), ("panic", 2)])
 async def test_a_plugin_that_ends_in_the_middle_of_a_call(
-    go_programs: Path, how: str, status: int
+    go_programs: Path, mtls: bool, how: str, status: int
 ) -> None:
     with anyio.fail_after(10):
-        async with go_plugin(go_programs) as client:
+        async with go_plugin(go_programs, mtls=mtls) as client:
             with pytest.raises(ConnectionLost) as caught:
                 await client.stub(PeerStub).Crash(Key(key=how))
             assert caught.value.exit_status == status
@@ -208,20 +210,21 @@ async def test_the_plugin_dials_what_nobody_serves(go_programs: Path) -> None:
     [("1", "1,2", 1), ("2", "1,2", 2), ("2,1", "1,2", 2), ("1,2", "1", 1), ("1,2,3", "2", 2)],
 )
 async def test_the_highest_version_that_both_have(
-    go_programs: Path, offered: str, served: str, chosen: int
+    go_programs: Path, mtls: bool, offered: str, served: str, chosen: int
 ) -> None:
+    plugin = go_plugin(go_programs, f"-versions={served}", versions=offered, mtls=mtls)
     with anyio.fail_after(10):
-        async with go_plugin(go_programs, f"-versions={served}", versions=offered) as client:
+        async with plugin as client:
             assert client.negotiated_version == chosen
             stub = client.stub(PeerStub)
             await stub.Put(Pair(key="a"))
             assert (await stub.Get(Key(key="a"))).version == chosen
 
 
-async def test_no_version_that_both_have(go_programs: Path) -> None:
+async def test_no_version_that_both_have(go_programs: Path, mtls: bool) -> None:
     with anyio.fail_after(10):
         with pytest.raises(HandshakeError, match="version") as caught:
-            await go_plugin(go_programs, "-versions=1,2", versions="3").start()
+            await go_plugin(go_programs, "-versions=1,2", versions="3", mtls=mtls).start()
     assert "3" in str(caught.value)
 
 
@@ -262,11 +265,11 @@ async def test_what_the_plugin_prints(go_programs: Path, mtls: bool) -> None:
 
 
 async def test_log_lines_of_every_level(
-    go_programs: Path, caplog: pytest.LogCaptureFixture
+    go_programs: Path, mtls: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    levels = ["debug", "info", "warn", "error"]
+    levels = ["trace", "debug", "info", "warn", "error"]
     with anyio.fail_after(10):
-        async with go_plugin(go_programs, log_level="DEBUG") as client:
+        async with go_plugin(go_programs, mtls=mtls, log_level="TRACE") as client:
             for level in levels:
                 request = LogRequest(level=level, message=f"a line of {level}")
                 request.fields.add(name="answer", value="42")
@@ -274,17 +277,17 @@ async def test_log_lines_of_every_level(
     records = [record for record in caplog.records if hasattr(record, "answer")]
     assert [(record.levelno, record.getMessage()) for record in records] == [
         (number, f"a line of {level}")
-        for number, level in zip((10, 20, 30, 40), levels, strict=True)
+        for number, level in zip((5, 10, 20, 30, 40), levels, strict=True)
     ]
     assert {record.name for record in records} == {"pyvider_rpcplugin.plugin.plugin"}
     assert {record.answer for record in records} == {"42"}
 
 
 async def test_a_panic_is_an_error_in_the_log(
-    go_programs: Path, caplog: pytest.LogCaptureFixture
+    go_programs: Path, mtls: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with anyio.fail_after(10):
-        async with go_plugin(go_programs) as client:
+        async with go_plugin(go_programs, mtls=mtls) as client:
             with pytest.raises(ConnectionLost):
                 await client.stub(PeerStub).Crash(Key(key="panic"))
             await client.exited.wait()
@@ -319,3 +322,16 @@ async def test_certificates_of_every_curve(go_programs: Path, curve: str) -> Non
     with anyio.fail_after(10):
         async with go_plugin(go_programs, cert_curve=curve) as client:
             await client.ping()
+
+
+async def test_a_program_is_run_only_if_its_checksum_is_right(
+    go_programs: Path, mtls: bool
+) -> None:
+    program = (go_programs / "plugin").read_bytes()
+    right = SecureConfig("sha256", hashlib.sha256(program).hexdigest())
+    wrong = SecureConfig("sha256", hashlib.sha256(program[:-1]).hexdigest())
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls, secure=right) as client:
+            await client.ping()
+        with pytest.raises(SecurityError, match="checksum"):
+            await go_plugin(go_programs, mtls=mtls, secure=wrong).start()

@@ -46,12 +46,20 @@ func main() {
 	checksum := flag.String("checksum", "", "the SHA-256 that the program has to have")
 	reattach := flag.String("reattach", "", "the record of a plugin that runs, as JSON")
 	group := flag.String("group", "", "the group that sockets are for")
+	certificate := flag.String("own", "", "a file with a certificate and its key, instead of AutoMTLS")
+	authority := flag.String("authority", "", "a file with who signs such certificates")
 	todo := flag.String("do", "ping", "what to do")
 	flag.Parse()
 
+	own, err := peer.TLS(*certificate, *authority)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	config := &plugin.ClientConfig{
 		HandshakeConfig:     peer.Handshake(0, *cookie),
 		AutoMTLS:            *mtls,
+		TLSConfig:           own,
 		GRPCBrokerMultiplex: *multiplex,
 		AllowedProtocols:    []plugin.Protocol{plugin.ProtocolGRPC},
 		SecureConfig:        secure(*checksum),

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"flag"
 	"os"
 
@@ -17,6 +18,8 @@ func main() {
 	cookie := flag.String("cookie", "interop", "the cookie to expect")
 	netrpc := flag.Bool("netrpc", false, "speak net/rpc, as plugins of old do")
 	receive := flag.Int("receive", 0, "the largest message to take; grpc-go's own limit if 0")
+	own := flag.String("own", "", "a file with a certificate and its key, instead of AutoMTLS")
+	authority := flag.String("authority", "", "a file with who signs such certificates")
 	flag.Parse()
 
 	logger := hclog.New(&hclog.LoggerOptions{
@@ -37,6 +40,9 @@ func main() {
 			}
 			return grpc.NewServer(options...)
 		},
+	}
+	if *own != "" {
+		config.TLSProvider = func() (*tls.Config, error) { return peer.TLS(*own, *authority) }
 	}
 	if *netrpc {
 		config.GRPCServer = nil
