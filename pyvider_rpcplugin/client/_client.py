@@ -199,6 +199,37 @@ class RPCPluginClient:
         handle: Any = ChannelHandle(self._current_channel)
         return stub_class(handle)
 
+    def proxy(
+        self,
+        interface: Callable[..., T],
+        *,
+        service_name: str | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
+    ) -> T:
+        """Make an object with the methods of an interface, each of which is a call of this plugin.
+
+        It may be made before the start, and it stays good when the client is started again.
+
+        Args:
+            interface: The class that the plugin serves, or a typing.Protocol with its methods.
+            service_name: The service's name; by default the interface's.
+            timeout: Seconds that each of its calls may take.
+            metadata: What is sent along with each.
+
+        Raises:
+            ProtocolError: A method of the interface cannot be called from elsewhere.
+        """
+        from pyvider_rpcplugin.protocol.typed import make_proxy  # noqa: PLC0415 - not for stubs
+
+        return make_proxy(
+            interface,
+            ChannelHandle(self._current_channel),
+            service_name=service_name,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
     async def ping(self) -> None:
         """Ask the plugin's health service whether it serves. The caller bounds it.
 

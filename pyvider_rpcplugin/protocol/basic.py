@@ -51,13 +51,10 @@ class BasicProtocol(RPCPluginProtocol):
         elif hasattr(handler, "__mapping__"):
             server.add_service(handler)
         else:
-            name = self.service_name or type(handler).__name__
-            msg = f"nothing to serve for {name!r}: the handler ({_kind(handler)}) has no services"
-            raise ProtocolError(
-                msg,
-                hint="derive the handler from a generated ...Base class of grpclib,\n"
-                "or give plugin_protocol() a servicer_add_fn",
-            )
+            # Few plugins have both kinds.
+            from .typed import TypedService  # noqa: PLC0415
+
+            server.add_service(TypedService(handler, self.service_name))
 
 
 async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any) -> None:

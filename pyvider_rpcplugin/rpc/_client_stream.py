@@ -537,6 +537,46 @@ class ClientStream(_Base[SendT, RecvT]):
             raise StopAsyncIteration
         return message
 
+    # --- without a block ---------------------------------------------------------------------
+
+    @property
+    def channel(self) -> Channel:
+        """What it goes through."""
+        return self._owner
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the server may still listen: it has not ended the call."""
+        messages = self._messages
+        return messages is None or (messages.failure is None and not messages.unwanted)
+
+    async def recv_status(self) -> None:
+        """Wait for the end of the call, whether or not this side has said all.
+
+        Raises:
+            GRPCError: The status of the call is not OK.
+            DeadlineExceeded: The deadline passed.
+        """
+        await self._wait_end()
+        self._raise_unless_ok(await self._take_trailers())
+
+    def fail(self, error: Exception) -> None:
+        """End the call at once; whoever waits for its answer gets `error`."""
+        messages = self._open_messages
+        if messages.failure is None:
+            messages.reset(ErrorCode.CANCEL)
+            messages.fail(error)
+
+    def abandon(self) -> None:
+        """End the call at once, in whatever state it is; it is not used any more.
+
+        It does what leaving the block does, for who does not use one.
+        """
+        messages = self._messages
+        if messages is not None:
+            messages.close()
+            self._owner.stream_closed()
+
     # --- the block ---------------------------------------------------------------------------
 
     async def cancel(self) -> None:

@@ -9,6 +9,7 @@ from grpclib.const import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 else:
@@ -69,7 +70,7 @@ class CodecHandler(Handler):
     @classmethod
     def make(
         cls, func: Any, cardinality: Any, codecs: Mapping[str, CodecBase], *, kind: Any = bytes
-    ) -> CodecHandler:
+    ) -> Self:
         """Make one; `kind` is what the codecs are told of both messages' types."""
         handler = cls(func, cardinality, kind, kind)
         handler.codecs = codecs

@@ -632,7 +632,7 @@ async def test_the_answer_names_the_format_of_the_request() -> None:
             headers = {":path": f"/own.Upper/{name}", "content-type": "application/grpc+plain"}
             await peer.request(body=framed(b"a"), fields=headers)
             response = await peer.until(h2.events.ResponseReceived)
-            fields = dict(response.headers)
+            fields: dict[Any, Any] = dict(response.headers)
             assert fields == {**fields, "content-type": "application/grpc+plain"}
 
 

@@ -1,0 +1,32 @@
+"""Services that are plain classes: what their annotations say is what is sent.
+
+The public async methods of an object are served by `TypedService`, and called through a proxy of
+its class, or of a protocol with the same methods. Messages are MessagePack, by msgspec.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyvider_rpcplugin._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._errors import RemoteError, raises
+    from ._proxy import make_proxy
+    from ._results import ResultStream
+    from ._service import TypedService
+
+__all__ = ["RemoteError", "ResultStream", "TypedService", "make_proxy", "raises"]
+
+_HOMES = {  # A plugin serves, a host calls.
+    "_errors": ("RemoteError", "raises"),
+    "_proxy": ("make_proxy",),
+    "_results": ("ResultStream",),
+    "_service": ("TypedService",),
+}
+
+__getattr__: Callable[[str], object]
+__dir__: Callable[[], list[str]]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, globals())

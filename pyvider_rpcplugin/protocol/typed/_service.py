@@ -1,0 +1,179 @@
+"""The service's side: methods of an object as the handlers of calls."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, final
+
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError
+from msgspec.structs import astuple
+
+from pyvider_rpcplugin.exception import ProtocolError
+from pyvider_rpcplugin.rpc import CodecHandler
+
+from ._errors import send_error
+from ._formats import FORMATS, MSGPACK
+from ._interface import methods_of, names_of
+from ._iterators import close_iterator
+from ._messages import PackedMessages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from grpclib.const import Handler
+
+    from pyvider_rpcplugin.rpc import ServerStream
+
+    from ._interface import Method
+
+    AnyCall = ServerStream[Any, Any]
+
+__all__ = ["TypedService"]
+
+CARDINALITIES: dict[tuple[bool, bool], Cardinality] = {kind.value: kind for kind in Cardinality}
+"""By what streams: the arguments, the results."""
+
+
+class TypedService:
+    """What serves the public async methods of an object; `add_service` takes it.
+
+    Args:
+        handler: The object. What its methods take and return, their annotations say.
+        service_name: The service's name. By default its class's; and the names of the protocols
+            and abstract classes that this is derived from, too.
+
+    Raises:
+        ProtocolError: There is no such method, or one of them cannot be called from elsewhere.
+    """
+
+    def __init__(self, handler: object, service_name: str | None = None) -> None:
+        kind = type(handler)
+        self.names: list[str] = names_of(kind) if service_name is None else [service_name]
+        self.doc: str | None = inspect.getdoc(kind)
+        self.methods: dict[str, Method] = methods_of(kind)
+        if not self.methods:
+            msg = f"nothing to serve for {self.names[0]!r}: the handler ({kind.__name__}) has no "
+            msg += "services"
+            hint = "give its class public async methods, or derive it from a generated ...Base\n"
+            hint += "class of grpclib, or give plugin_protocol() a servicer_add_fn"
+            raise ProtocolError(msg, hint, phase="serve")
+        self._handlers: dict[str, TypedHandler] = {}
+        for name, method in self.methods.items():
+            served = _ServedMethod(method, getattr(handler, name))
+            cardinality = CARDINALITIES[method.incoming is not None, method.streams]
+            run = served.stream if method.streams else served.unary
+            typed = TypedHandler.make(run, cardinality, FORMATS)
+            typed.service = self
+            self._handlers[name] = typed
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the handlers by their methods' full paths."""
+        return {
+            f"/{service}/{name}": handler
+            for service in self.names
+            for name, handler in self._handlers.items()
+        }
+
+
+class TypedHandler(CodecHandler):
+    """A method's handler, which leads to its service."""
+
+    service: TypedService
+
+
+@final
+class _ServedMethod:
+    """One method of an object."""
+
+    def __init__(self, method: Method, function: Callable[..., Any]) -> None:
+        self._method = method
+        self._function = function
+        self._packed = PackedMessages(method)
+        self._names = tuple(one.name for one in method.parameters)
+        parameters = list(method.signature.parameters.values())[1:]
+        self._keywords = tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+        self._positional = tuple(one.name for one in parameters if one.name not in self._keywords)
+        # Then the values of the message are the arguments as they are.
+        self._is_plain = self._positional == self._names and not any(
+            one.reference for one in method.parameters
+        )
+
+    async def unary(self, call: AnyCall) -> None:
+        """Handle a call that has one result."""
+        data = await call.recv_message()
+        messages = self._packed if call.codec is MSGPACK else self._other_messages()
+        arguments = messages.arguments(data)
+        try:
+            if self._is_plain:
+                result = await self._function(*astuple(arguments))
+            else:
+                result = await self._call(call, messages, data, arguments)
+        except GRPCError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
+            await send_error(call, error, self._method.errors)
+            return
+        await call.send_message(messages.result(result))
+
+    async def stream(self, call: AnyCall) -> None:
+        """Handle a call that has several."""
+        data = await call.recv_message()
+        messages = self._packed if call.codec is MSGPACK else self._other_messages()
+        arguments = messages.arguments(data)
+        items: Any = None
+        try:
+            try:
+                items = self._call(call, messages, data, arguments)
+                if self._method.is_awaited:
+                    items = await items
+                async for item in items:
+                    await call.send_message(messages.result(item))
+            finally:
+                await close_iterator(items)
+        except GRPCError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: as above
+            await send_error(call, error, self._method.errors)
+
+    def _other_messages(self) -> PackedMessages:
+        raise NotImplementedError
+
+    def _call(
+        self, call: AnyCall, messages: PackedMessages, data: bytes | None, arguments: Any
+    ) -> Any:
+        values = dict(zip(self._names, astuple(arguments), strict=True))
+        incoming = self._method.incoming
+        if incoming is not None:
+            first = data if messages.arguments_have_item else None
+            values[incoming.name] = Incoming(call, messages, first)
+        positional = [values[name] for name in self._positional]
+        return self._function(*positional, **{name: values[name] for name in self._keywords})
+
+
+@final
+class Incoming:
+    """The argument of a method that is streamed to it: an async iterator."""
+
+    __slots__ = ("_call", "_first", "_items", "_messages")
+
+    def __init__(self, call: AnyCall, messages: PackedMessages, first: bytes | None) -> None:
+        self._call = call
+        self._messages = messages
+        self._first = first
+        self._items: tuple[Any, ...] = ()
+
+    def __aiter__(self) -> Incoming:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._items:
+            data, self._first = self._first, None
+            if data is None:
+                data = await self._call.recv_message()
+            if data is None:
+                raise StopAsyncIteration
+            self._items = self._messages.items(data)
+        item, *rest = self._items
+        self._items = tuple(rest)
+        return item
