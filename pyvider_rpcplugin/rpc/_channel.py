@@ -19,7 +19,7 @@ from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.exception import RPCPluginError, TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder
 
-from ._call import encoding_named, wait_until
+from ._call import MessageChannel, encoding_named, wait_until
 from ._client_stream import ClientStream
 from ._codecs import content_type, content_type_of, default_codec, default_details_codec
 from ._compression import ACCEPTED
@@ -98,6 +98,9 @@ class Channel(_Base):
             endpoint's process ended, the endpoint is gone: this and every later call fails with
             `ConnectionLost` that says so. If it returns None, later calls connect again.
     """
+
+    # What carries the messages of a call: threads wait in another way than tasks.
+    message_channel: type[MessageChannel] = MessageChannel
 
     def __init__(
         self,

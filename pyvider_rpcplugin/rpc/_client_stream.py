@@ -9,7 +9,7 @@ from grpclib.exceptions import GRPCError, ProtocolError
 
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, StreamReset
 
-from ._call import MessageChannel, encode_message, encoding_named
+from ._call import encode_message, encoding_named
 from ._codecs import content_type, subtype_of
 from ._metadata import decode_metadata, new_metadata
 from ._status import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from grpclib.metadata import _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
 
+    from ._call import MessageChannel
     from ._channel import Channel
     from ._metadata import Deadline
 else:

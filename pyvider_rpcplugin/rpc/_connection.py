@@ -103,7 +103,114 @@ class Peer(_PeerBase):
         return self._stream.extra(TLSAttribute.peer_certificate, None)
 
 
-class RPCConnection:
+class Incoming:
+    """The part of a connection that tells calls what came in, whoever drives it: tasks or threads.
+
+    Attributes:
+        h2: The state machine.
+        peer: Who is at the other end.
+        ready: The peer's SETTINGS have come.
+        draining: No new calls may be made: the peer is going away, or we are.
+        lost: Why the connection ended; None while it has not.
+        on_change: Called when one of these has changed.
+    """
+
+    h2: H2Connection
+    peer: _PeerBase
+
+    def __init__(self) -> None:
+        self.ready: bool = False
+        self.draining: bool = False
+        self.lost: Exception | None = None
+        self.on_change: Callable[[], None] | None = None
+        self._accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None
+
+    def lose(self, error: Exception) -> None:
+        """Note that the connection has ended, and why; the first reason counts."""
+        if self.lost is None:
+            self.lost = error
+            self.draining = True
+
+    def pinged(self, payload: bytes) -> None:
+        """The peer has answered a PING."""
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    def _on_request(self, event: RequestReceived) -> None:
+        if self._accept is not None:
+            self._accept(event.stream, event.headers, event.end_stream)
+
+    def _on_response(self, event: ResponseReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_headers(event.headers, end_stream=event.end_stream)
+
+    def _on_data(self, event: DataReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_data(event.data, end_stream=event.end_stream)
+        else:
+            self.h2.release(event.stream)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        owner: Any = event.stream.owner
+        if owner is not None:
+            owner.on_trailers(event.headers)
+
+    def _on_reset(self, event: StreamReset) -> None:
+        owner: Any = event.stream.owner
+        if not event.by_peer:
+            # Not louder: a peer can cause as many as it likes.
+            logger.info("rpc.stream.fault id=%d %s", event.stream.stream_id, event.reason)
+        if owner is not None:
+            owner.on_reset(event)
+
+    def _on_window(self, event: WindowOpened) -> None:
+        streams = self.h2.streams.values() if event.stream is None else (event.stream,)
+        for stream in streams:
+            owner: Any = stream.owner
+            if owner is not None:
+                owner.on_window()
+
+    def _on_settings(self, _event: SettingsReceived) -> None:
+        self.ready = True
+        self._changed()
+
+    def _on_ping_ack(self, event: PingAcknowledged) -> None:
+        self.pinged(event.payload)
+
+    def _on_goaway(self, event: GoAwayReceived) -> None:
+        logger.debug(
+            "rpc.connection.goaway code=%d last_stream=%d debug=%r",
+            event.code,
+            event.last_stream_id,
+            event.debug[:100],
+        )
+        self.draining = True
+        self._changed()
+
+    def _on_fault(self, event: ConnectionFaulted) -> None:
+        logger.warning("rpc.connection.fault peer=%s %s", self.peer.addr(), event.fault)
+        self.lose(ConnectionError(f"the peer broke the protocol: {event.fault.reason}"))
+
+
+DISPATCH: dict[type[Event], Callable[[Incoming, Any], None]] = {
+    RequestReceived: Incoming._on_request,  # noqa: SLF001  # the table belongs to the class
+    ResponseReceived: Incoming._on_response,  # noqa: SLF001
+    DataReceived: Incoming._on_data,  # noqa: SLF001
+    TrailersReceived: Incoming._on_trailers,  # noqa: SLF001
+    StreamReset: Incoming._on_reset,  # noqa: SLF001
+    WindowOpened: Incoming._on_window,  # noqa: SLF001
+    SettingsReceived: Incoming._on_settings,  # noqa: SLF001
+    PingAcknowledged: Incoming._on_ping_ack,  # noqa: SLF001
+    GoAwayReceived: Incoming._on_goaway,  # noqa: SLF001
+    ConnectionFaulted: Incoming._on_fault,  # noqa: SLF001
+}
+
+
+class RPCConnection(Incoming):
     """The engine of one connection; `run` is its life.
 
     Args:
@@ -112,11 +219,6 @@ class RPCConnection:
         options: What the owner was configured with.
         accept: On a server, what to do with a new call.
 
-    Attributes:
-        h2: The state machine.
-        ready: The peer's SETTINGS have come.
-        draining: No new calls may be made: the peer is going away, or we are.
-        lost: Why the connection ended; None while it has not.
     """
 
     def __init__(
@@ -127,19 +229,16 @@ class RPCConnection:
         options: RPCOptions,
         accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None,
     ) -> None:
+        super().__init__()
         self.h2: H2Connection = H2Connection(
             client_side=client_side,
             settings=LocalSettings(max_concurrent_streams=options.max_concurrent_streams),
         )
         self.options = options
         self.stream = stream
-        self.peer: Peer = Peer(stream)
+        self.peer: _PeerBase = Peer(stream)
         self.new_waiter: Callable[[], Waiter] = waiter_factory()
         self.number: int = next(_connection_numbers)
-        self.ready: bool = False
-        self.draining: bool = False
-        self.lost: Exception | None = None
-        self.on_change: Callable[[], None] | None = None
         self._accept = accept
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._may_send_now = True
@@ -177,7 +276,7 @@ class RPCConnection:
                     await self._send_last_words()
                     tasks.cancel_scope.cancel()
         finally:
-            self._lose(ConnectionError("the connection was closed"))
+            self.lose(ConnectionError("the connection was closed"))
             self._changed()
             with anyio.move_on_after(_LAST_WORDS_TIMEOUT, shield=True):
                 await self.stream.aclose()
@@ -187,7 +286,7 @@ class RPCConnection:
         timeout = self.options.settings_timeout
         await anyio.sleep(timeout)
         if not self.ready:
-            self._lose(ConnectionError(f"the client sent no HTTP/2 within {timeout:g} s"))
+            self.lose(ConnectionError(f"the client sent no HTTP/2 within {timeout:g} s"))
             self._stop_reading()
 
     def close(self) -> None:
@@ -196,7 +295,7 @@ class RPCConnection:
             self._closing = True
             self.draining = True
             self.h2.close()
-            self._lose(ConnectionError("the connection was closed"))
+            self.lose(ConnectionError("the connection was closed"))
             self.flush()
             # The reader waits for the peer: closing the stream under it is what ends it.
             self._stop_reading()
@@ -214,24 +313,24 @@ class RPCConnection:
                 try:
                     data = await receive(_RECEIVE_SIZE)
                 except anyio.EndOfStream:
-                    self._lose(ConnectionError("the peer closed the connection"))
+                    self.lose(ConnectionError("the peer closed the connection"))
                     return
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                     broken = ConnectionError("the connection broke")
                     broken.__cause__ = error
-                    self._lose(broken)
+                    self.lose(broken)
                     return
                 if keepalive:
                     self._last_received = anyio.current_time()
                 self._may_send_now = True
                 for event in h2.receive_data(data):
-                    _DISPATCH[type(event)](self, event)
+                    DISPATCH[type(event)](self, event)
                 if guard.counting:
                     self._refresh_guard()
                 if h2.output_size:
                     self.flush()
                     if h2.output_size > _LARGEST_OUTPUT:
-                        self._lose(ConnectionError("the peer does not read what it asks for"))
+                        self.lose(ConnectionError("the peer does not read what it asks for"))
                         return
                 if self.lost is not None:
                     return
@@ -276,7 +375,7 @@ class RPCConnection:
         await anyio.sleep(_LAST_WORDS_TIMEOUT)
         broken = ConnectionError("the peer does not read any more")
         broken.__cause__ = error
-        self._lose(broken)
+        self.lose(broken)
         self._stop_reading()
 
     def _take_pieces(self) -> list[bytes | memoryview]:
@@ -323,18 +422,14 @@ class RPCConnection:
             with anyio.move_on_after(timeout):
                 await self._pong.wait()
                 continue
-            self._lose(ConnectionError(f"the peer did not answer a PING within {timeout:g} s"))
+            self.lose(ConnectionError(f"the peer did not answer a PING within {timeout:g} s"))
             self._stop_reading()
             return
 
-    def _lose(self, error: Exception) -> None:
-        if self.lost is None:
-            self.lost = error
-            self.draining = True
-
-    def _changed(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
+    def pinged(self, payload: bytes) -> None:
+        """The peer has answered a PING; only the last one's answer counts."""
+        if int.from_bytes(payload, "big") == self._ping_number:
+            self._pong.set()
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -380,77 +475,3 @@ class RPCConnection:
         if self._may_send_now and len(self.h2.streams) <= _FEW_STREAMS:
             return True
         return self.h2.output_size >= _BATCH_SIZE
-
-    # --- events ----------------------------------------------------------------------------
-
-    def _on_request(self, event: RequestReceived) -> None:
-        if self._accept is not None:
-            self._accept(event.stream, event.headers, event.end_stream)
-
-    def _on_response(self, event: ResponseReceived) -> None:
-        owner: Any = event.stream.owner
-        if owner is not None:
-            owner.on_headers(event.headers, end_stream=event.end_stream)
-
-    def _on_data(self, event: DataReceived) -> None:
-        owner: Any = event.stream.owner
-        if owner is not None:
-            owner.on_data(event.data, end_stream=event.end_stream)
-        else:
-            self.h2.release(event.stream)
-
-    def _on_trailers(self, event: TrailersReceived) -> None:
-        owner: Any = event.stream.owner
-        if owner is not None:
-            owner.on_trailers(event.headers)
-
-    def _on_reset(self, event: StreamReset) -> None:
-        owner: Any = event.stream.owner
-        if not event.by_peer:
-            # Not louder: a peer can cause as many as it likes.
-            logger.info("rpc.stream.fault id=%d %s", event.stream.stream_id, event.reason)
-        if owner is not None:
-            owner.on_reset(event)
-
-    def _on_window(self, event: WindowOpened) -> None:
-        streams = self.h2.streams.values() if event.stream is None else (event.stream,)
-        for stream in streams:
-            owner: Any = stream.owner
-            if owner is not None:
-                owner.on_window()
-
-    def _on_settings(self, _event: SettingsReceived) -> None:
-        self.ready = True
-        self._changed()
-
-    def _on_ping_ack(self, event: PingAcknowledged) -> None:
-        if int.from_bytes(event.payload, "big") == self._ping_number:
-            self._pong.set()
-
-    def _on_goaway(self, event: GoAwayReceived) -> None:
-        logger.debug(
-            "rpc.connection.goaway code=%d last_stream=%d debug=%r",
-            event.code,
-            event.last_stream_id,
-            event.debug[:100],
-        )
-        self.draining = True
-        self._changed()
-
-    def _on_fault(self, event: ConnectionFaulted) -> None:
-        logger.warning("rpc.connection.fault peer=%s %s", self.peer.addr(), event.fault)
-        self._lose(ConnectionError(f"the peer broke the protocol: {event.fault.reason}"))
-
-
-_DISPATCH: dict[type[Event], Callable[[RPCConnection, Any], None]] = {
-    RequestReceived: RPCConnection._on_request,  # noqa: SLF001  # the table belongs to the class
-    ResponseReceived: RPCConnection._on_response,  # noqa: SLF001
-    DataReceived: RPCConnection._on_data,  # noqa: SLF001
-    TrailersReceived: RPCConnection._on_trailers,  # noqa: SLF001
-    StreamReset: RPCConnection._on_reset,  # noqa: SLF001
-    WindowOpened: RPCConnection._on_window,  # noqa: SLF001
-    SettingsReceived: RPCConnection._on_settings,  # noqa: SLF001
-    PingAcknowledged: RPCConnection._on_ping_ack,  # noqa: SLF001
-    GoAwayReceived: RPCConnection._on_goaway,  # noqa: SLF001
-    ConnectionFaulted: RPCConnection._on_fault,  # noqa: SLF001
-}
