@@ -307,7 +307,7 @@ class ClientStream(_Base[SendT, RecvT]):
         )
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
-        messages = MessageChannel(connection, stream, codec, self._due)
+        messages = channel.message_channel(connection, stream, codec, self._due)
         messages.encoding_out = channel.encoding
         self._messages = messages
         self.peer = connection.peer
