@@ -330,7 +330,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reflection_enabled: Annotated[
         bool,
         _Setting(
-            _SWITCH, _PLUGIN, "Serve gRPC's standard reflection; served from a later version on."
+            _SWITCH,
+            _PLUGIN,
+            "Serve gRPC's standard reflection, by which tools find out what there is.",
         ),
     ] = True
 

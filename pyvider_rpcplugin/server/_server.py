@@ -35,6 +35,7 @@ from pyvider_rpcplugin.rpc import Server
 from pyvider_rpcplugin.services import (
     ControllerService,
     HealthService,
+    ReflectionService,
     apply_log_level,
     current_broker,
     current_version,
@@ -423,15 +424,8 @@ class RPCPluginServer:
         version = self._choose_version(settings)
         served = (self._versions or {}).get(version, (self.protocol, self.handler))
         await register(rpc, *served)
-        if settings.health_service_enabled:
-            rpc.add_service(self._health)
-        if hosted:
-            # Whoever can connect may use it. Without a host that would be anybody.
-            rpc.add_service(ControllerService(session.request_stop))
         printed = CapturedOutput()
-        if not self.standalone:
-            rpc.add_service(printed.service)
-            rpc.standing.update(printed.service.methods)
+        self._add_own_services(rpc, settings, session, printed)
         with contextlib.ExitStack() as process_wide:
             process_wide.callback(current_version.reset, current_version.set(version))
             arrivals = _catch_signals(process_wide, hosted, settings, is_program)
@@ -476,6 +470,22 @@ class RPCPluginServer:
                     )
                 finally:
                     self._address = self._negotiated_version = None
+
+    def _add_own_services(
+        self, rpc: Server, settings: Settings, session: Session[str], printed: CapturedOutput
+    ) -> None:
+        if settings.health_service_enabled:
+            rpc.add_service(self._health)
+        if settings.reflection_enabled:
+            reflection = ReflectionService(lambda: rpc.services)
+            rpc.add_service(reflection)
+            rpc.standing.update(reflection.methods)
+        if self._hosted:
+            # Whoever can connect may use it. Without a host that would be anybody.
+            rpc.add_service(ControllerService(session.request_stop))
+        if not self.standalone:
+            rpc.add_service(printed.service)
+            rpc.standing.update(printed.service.methods)
 
     async def _accept(
         self,

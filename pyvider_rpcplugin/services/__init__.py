@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._context import CallContext, context
     from ._shared import SharedWays
     from .broker import Broker, current_broker, current_version
+    from .reflection import ReflectionService
     from .stdio import OutputBuffer, StdioChannel, StdioService, receive_output
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ControllerService",
     "HealthService",
     "OutputBuffer",
+    "ReflectionService",
     "ServingStatus",
     "SharedWays",
     "StdioChannel",
@@ -48,6 +50,7 @@ _HOMES = {  # A host's start-up does not need them.
     "_context": ("CallContext", "context"),
     "_shared": ("SharedWays",),
     "broker": ("Broker", "current_broker", "current_version"),
+    "reflection": ("ReflectionService",),
     "stdio": ("OutputBuffer", "StdioChannel", "StdioService", "receive_output"),
 }
 

@@ -44,6 +44,9 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     while position < len(data):
         key, position = _read_varint(data, position)
         number, kind = key >> 3, key & 7
+        if number == 0:
+            msg = "there is no field 0"
+            raise ValueError(msg)
         if kind == VARINT:
             value, position = _read_varint(data, position)
             yield number, value
@@ -58,8 +61,8 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             msg = f"field {number} has the unknown wire type {kind}"
             raise ValueError(msg)
         end = position + size
-        if number == 0 or end > len(data):
-            msg = "the message is malformed or cut off"
+        if end > len(data):
+            msg = "the message is cut off"
             raise ValueError(msg)
         yield number, data[position:end]
         position = end

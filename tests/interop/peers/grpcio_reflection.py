@@ -1,0 +1,43 @@
+"""Looks around in a server by grpcio's reflection client, and calls it by what it found."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
+    ProtoReflectionDescriptorDatabase,
+)
+
+
+def look(address: str) -> dict[str, object]:
+    """Say what the server at this address serves, and what one method of it answers."""
+    with grpc.insecure_channel(address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        services = list(database.get_services())
+        pool = DescriptorPool(database)
+        service = pool.FindServiceByName("testing.echo.Echo")
+        method = service.FindMethodByName("Unary")
+        kinds = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+        call = channel.unary_unary(
+            f"/{service.full_name}/{method.name}", kinds[0].SerializeToString, kinds[1].FromString
+        )
+        try:
+            pool.FindServiceByName("plugin.GRPCBroker")
+        except KeyError:
+            described = False
+        else:
+            described = True
+        return {
+            "services": services,
+            "methods": [found.name for found in service.methods],
+            "answer": call(kinds[0](text="found"), timeout=5).text,
+            "broker is described": described,
+        }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(look(sys.argv[1])))
