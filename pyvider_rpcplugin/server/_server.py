@@ -420,10 +420,10 @@ class RPCPluginServer:
         tls = plugin_tls(settings, self._tls, standalone=not hosted)
         options = rpc_options(settings)
         rpc = Server(options=options)
-        self._health.start()
         version = self._choose_version(settings)
         served = (self._versions or {}).get(version, (self.protocol, self.handler))
         await register(rpc, *served)
+        self._health.start(rpc.services)
         printed = CapturedOutput()
         self._add_own_services(rpc, settings, session, printed)
         with contextlib.ExitStack() as process_wide:

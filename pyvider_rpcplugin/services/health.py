@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from grpclib.const import Cardinality, Handler, Status
@@ -16,6 +16,9 @@ from ._messages import (
     ServingStatus,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "PLUGIN_SERVICE",
     "HealthCheckRequest",
@@ -26,7 +29,8 @@ __all__ = [
     "check_health",
 ]
 
-#: What hosts ask for. It and "", which stands for the whole server, are always known.
+#: What hosts ask for. It, "", which stands for the whole server, and the application's services are
+#: known and well, until something else is said of them.
 PLUGIN_SERVICE = "plugin"
 
 _PREFIX = "/grpc.health.v1.Health/"
@@ -36,18 +40,24 @@ class HealthService:
     """Answers Check, List and Watch for as long as the plugin serves, and while it drains."""
 
     def __init__(self) -> None:
-        self._statuses = {"": ServingStatus.SERVING, PLUGIN_SERVICE: ServingStatus.SERVING}
+        self._served: tuple[str, ...] = ()
+        self._said: dict[str, ServingStatus] = {}
         self._watchers: set[anyio.Event] = set()
         self._stopping = False
 
     def set_status(self, service: str, status: ServingStatus) -> None:
         """Say how `service` is; whoever watches it hears of it."""
-        self._statuses[service] = status
+        self._said[service] = status
         self._wake()
 
-    def start(self) -> None:
-        """Say again what was set; the counterpart of `stop` for a server that serves again."""
+    def start(self, services: Iterable[str] = ()) -> None:
+        """Say what was set, and that the other services are well. It may have been stopped before.
+
+        Args:
+            services: Those of the application.
+        """
         self._stopping = False
+        self._served = ("", PLUGIN_SERVICE, *services)
 
     def stop(self) -> None:
         """Say NOT_SERVING for everything, and let the watching streams end.
@@ -58,7 +68,9 @@ class HealthService:
         self._wake()
 
     def _status(self, service: str) -> ServingStatus | None:
-        status = self._statuses.get(service)
+        status = self._said.get(service)
+        if status is None and service in self._served:
+            status = ServingStatus.SERVING
         return ServingStatus.NOT_SERVING if status is not None and self._stopping else status
 
     def _wake(self) -> None:
@@ -88,10 +100,12 @@ class HealthService:
 
     async def _list(self, stream: Any) -> None:
         await stream.recv_message()
-        statuses = {name: self._status(name) or ServingStatus.UNKNOWN for name in self._statuses}
-        await stream.send_message(
-            HealthListResponse({name: HealthCheckResponse(s) for name, s in statuses.items()})
-        )
+        statuses: dict[str, HealthCheckResponse] = {}
+        for name in (*self._served, *self._said):
+            status = self._status(name)
+            if status is not None:
+                statuses[name] = HealthCheckResponse(status)
+        await stream.send_message(HealthListResponse(statuses))
 
     async def _watch(self, stream: Any) -> None:
         request = await stream.recv_message()

@@ -307,6 +307,7 @@ async def test_health_is_served_as_the_standard_says() -> None:
             channel = client.grpc_channel
             assert await check_health(channel) is ServingStatus.SERVING
             assert await check_health(channel, "") is ServingStatus.SERVING
+            assert await check_health(channel, "testing.echo.Echo") is ServingStatus.SERVING
             with pytest.raises(GRPCError) as caught:
                 await check_health(channel, "nobody")
             assert caught.value.status is Status.NOT_FOUND
@@ -317,7 +318,12 @@ async def test_health_is_served_as_the_standard_says() -> None:
             assert await listed(channel) == {
                 "": ServingStatus.SERVING,
                 "plugin": ServingStatus.NOT_SERVING,
+                "testing.echo.Echo": ServingStatus.SERVING,
             }
+            server.health.set_status("testing.echo.Echo", ServingStatus.UNKNOWN)
+            server.health.set_status("mine", ServingStatus.SERVING)
+            assert (await listed(channel))["testing.echo.Echo"] is ServingStatus.UNKNOWN
+            assert await check_health(channel, "mine") is ServingStatus.SERVING
 
 
 async def listed(channel) -> dict[str, ServingStatus]:

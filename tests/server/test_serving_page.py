@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 
 def shown(name: str) -> str:
     """The block of code with this name."""
-    [code] = re.findall(rf"<!-- {re.escape(name)} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    [code] = re.findall(rf"<!-- {re.escape(name)} -->\n *```python\n(.*?)```", PAGE, re.DOTALL)
     return code
 
 
@@ -75,3 +75,13 @@ def test_a_program_that_reads_its_arguments_itself(tmp_path: Path) -> None:
 async def test_a_program_that_serves_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
     await run(shown("debug_serve.py"), server=plugin_server(handler=Misc()))
     assert ReattachConfig.from_json(capsys.readouterr().out).test
+
+
+async def test_a_plugin_that_says_how_it_is() -> None:
+    from pyvider_rpcplugin.services import ServingStatus, check_health
+
+    server = plugin_server(handler=Misc(), standalone=True)
+    with anyio.fail_after(5):
+        async with server.serve() as address, plugin_client(address=address) as client:
+            exec(textwrap.dedent(shown("health.py")), {"server": server})
+            assert await check_health(client.grpc_channel) is ServingStatus.NOT_SERVING
