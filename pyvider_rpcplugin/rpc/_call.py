@@ -212,6 +212,14 @@ class MessageChannel:
             msg = f"a message that is no {getattr(message_type, '__name__', message_type)}: {error}"
             raise GRPCError(Status.INTERNAL, msg) from error
 
+    def take_only(self, message_type: Any) -> Any:
+        """The message, if nothing else is here; None if something is, and nothing is taken.
+
+        Raises:
+            GRPCError: It cannot be decoded.
+        """
+        return self.take_message(message_type) if self.buffer.holds_one else None
+
     def _acknowledge(self, size: int) -> None:
         h2 = self._connection.h2
         before = h2.output_size

@@ -86,6 +86,7 @@ def _trailers(block: HeaderBlock) -> _Trailers:
     return parsed
 
 
+_OK = Status.OK
 _NO_MESSAGE = CallStatus(
     Status.INTERNAL, "the server answered OK without the one message that the method returns"
 )
@@ -539,6 +540,42 @@ class ClientStream(_Base[SendT, RecvT]):
         return message
 
     # --- without a block ---------------------------------------------------------------------
+
+    async def unary(self, message: SendT) -> RecvT:
+        """Make the whole of a call with one message each way, as fast as it goes.
+
+        Raises:
+            GRPCError: The call has failed; then the metadata that came is there. For a call that
+                went well it may not be.
+            DeadlineExceeded: The deadline passed.
+        """
+        try:
+            await self.send_message(message, end=True)
+            messages = self._open_messages
+            while not messages.buffer.ready and messages.failure is None:
+                if self._headers is not None and _response_head(self._headers).status is not None:
+                    break
+                await messages.wait_received()
+            reply = self._usual_reply(messages)
+            if reply is None:
+                reply = await self.recv_message()
+                if self._status is None:
+                    await self._finish(messages)
+            return reply  # type: ignore[return-value]  # None is an error here, raised above
+        finally:
+            self.abandon()
+
+    def _usual_reply(self, messages: MessageChannel) -> RecvT | None:
+        """The reply, if all of it is here and nothing about it is unusual."""
+        headers, trailers = self._headers, self._trailer_block
+        if headers is None or trailers is None or trailers is headers:
+            return None
+        if messages.failure is not None or self._owner.events.active:
+            return None
+        head, end = _response_head(headers), _trailers(trailers)
+        if head.status is not None or head.encoding is not None or end.status.status is not _OK:
+            return None
+        return messages.take_only(self._recv_type)  # type: ignore[no-any-return]
 
     @property
     def channel(self) -> Channel:

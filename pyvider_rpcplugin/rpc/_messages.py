@@ -100,6 +100,14 @@ class MessageBuffer:
         """Whether a part of a message is in here."""
         return self._size > 0
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether exactly one message is in here, within the limit."""
+        if self._size < PREFIX_SIZE:
+            return False
+        length = self._next_length()
+        return self._size == PREFIX_SIZE + length and not 0 <= self._limit < length
+
     def _next_length(self) -> int:
         """The length in the next prefix, all of which is in."""
         while len(self._head) - self._position < PREFIX_SIZE:

@@ -78,7 +78,8 @@ def _calls(calls: CallResults) -> list[str]:
             row.append(_reached([medians.get(peer) for peer in OURS], workload.goals, base))
         row.append(" / ".join(_by_round(calls.rates[name], peer) for peer in OURS))
         ratios.append(row)
-    parts = [table(rates), table(ratios), *_over_tls(calls), *_beside_grpclib(calls)]
+    parts = [table(rates), table(ratios), *_over_tls(calls), *_typed(calls)]
+    parts += _beside_grpclib(calls)
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
     if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
         base = one_caller.get(BASELINE)
@@ -107,20 +108,33 @@ def _by_round(rates: Mapping[str, Sequence[float]], peer: str) -> str:
 
 
 def _over_tls(calls: CallResults) -> list[str]:
-    """What encryption costs: the rates over TLS, times those without."""
-    pairs = [(f"ours-tls-{loop}", f"ours-{loop}") for loop in ("asyncio", "trio")]
-    rows = [["over TLS, times plain", *(name for name, _ in pairs), "goal", "reached"]]
+    """What encryption costs."""
+    goals = {name: workload.tls_goal for name, workload in WORKLOADS.items()}
+    return _beside_ours(calls, "over TLS, times plain", "ours-tls", goals)
+
+
+def _typed(calls: CallResults) -> list[str]:
+    """What typed services cost, or save."""
+    goals = {name: workload.typed_goal for name, workload in WORKLOADS.items()}
+    return _beside_ours(calls, "typed proxy, times the grpclib stub", "typed", goals)
+
+
+def _beside_ours(
+    calls: CallResults, title: str, kind: str, goals: Mapping[str, float | None]
+) -> list[str]:
+    """The rates of another way to use us, times those of generated code on a plain socket."""
+    pairs = [(f"{kind}-{loop}", f"ours-{loop}") for loop in ("asyncio", "trio")]
+    rows = [[title, *(name for name, _ in pairs), "goal", "reached"]]
     for name in calls.rates:
-        workload = WORKLOADS[name]
         medians = [[calls.median(name, peer) for peer in pair] for pair in pairs]
-        if not any(tls for tls, _ in medians):
+        if not any(other for other, _ in medians):
             continue
-        row = [workload.title, *(ratio(tls, plain) for tls, plain in medians)]
-        if (goal := workload.tls_goal) is None:
+        row = [WORKLOADS[name].title, *(ratio(other, plain) for other, plain in medians)]
+        if (goal := goals[name]) is None:
             row += ["", ""]
         else:
             row.append(f"{goal:g}")
-            row.append(" / ".join(_reached([tls], [goal], plain) for tls, plain in medians))
+            row.append(" / ".join(_reached([other], [goal], plain) for other, plain in medians))
         rows.append(row)
     return [table(rows)] if len(rows) > 1 else []
 

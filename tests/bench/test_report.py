@@ -70,3 +70,11 @@ def test_what_tls_costs_stands_beside_its_goals() -> None:
     text = as_text(Results({}, startup=Samples(values, {})))
     [row] = [line for line in text.splitlines() if line.startswith("ours-tls-asyncio  ")][:1]
     assert row.endswith("1.25 x ours-asyncio      yes")
+
+
+def test_what_typed_services_cost_stands_beside_generated_code() -> None:
+    stub = {"ours-asyncio": [100.0], "ours-trio": [100.0]}
+    typed = {"typed-asyncio": [99.0], "typed-trio": [110.0]}
+    text = as_text(Results({}, calls=CallResults({"unary_1": stub | typed}, {}, {})))
+    [row] = [line for line in text.splitlines() if line.endswith("NO / yes")]
+    assert row.split()[-6:] == ["0.99", "1.10", "1", "NO", "/", "yes"]

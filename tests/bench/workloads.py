@@ -35,6 +35,8 @@ class Workload(NamedTuple):
     """What we aim at on asyncio and on trio, times the baseline."""
     tls_goal: float | None = None
     """What we aim at over TLS, times what we have without."""
+    typed_goal: float | None = None
+    """What we aim at with a typed service, times what generated code has."""
 
 
 async def _one_caller(caller: Caller, count: int) -> None:
@@ -75,6 +77,7 @@ WORKLOADS = {
             step=64,
             goals=(3, 2.5),
             tls_goal=0.8,
+            typed_goal=1,
         ),
         Workload(
             "unary_1",
@@ -85,6 +88,7 @@ WORKLOADS = {
             calls_only=True,
             goals=(1.7, 1.5),
             tls_goal=0.7,
+            typed_goal=1,
         ),
         Workload(
             "ping_pong",

@@ -9,9 +9,10 @@ import h2.errors
 import h2.events
 import pytest
 from grpclib.const import Status
+from grpclib.events import RecvInitialMetadata, RecvMessage, SendMessage, SendRequest, listen
 from grpclib.exceptions import GRPCError, ProtocolError
 
-from pyvider_rpcplugin.rpc import ConnectionLost, DeadlineExceeded, RPCOptions
+from pyvider_rpcplugin.rpc import Channel, ConnectionLost, DeadlineExceeded, RPCOptions
 from pyvider_rpcplugin.rpc._compression import ENCODINGS
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
@@ -393,14 +394,27 @@ BAD_ANSWERS = {
 }
 
 
+async def by_stub(channel: Channel, message: EchoRequest) -> EchoReply:
+    return await EchoStub(channel).Unary(message)
+
+
+async def in_one(channel: Channel, message: EchoRequest) -> EchoReply:
+    reply: EchoReply = await request(channel, "Unary").unary(message)
+    return reply
+
+
+unary = pytest.mark.parametrize("unary", [by_stub, in_one])
+
+
 @chopped
+@unary
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-async def test_a_wrong_answer_has_a_status(name: str, chop: bool) -> None:
+async def test_a_wrong_answer_has_a_status(name: str, unary: Any, chop: bool) -> None:
     body, trailers, headers, end, status, text = BAD_ANSWERS[name]
     async with scripted_server(chop=chop) as (channel, peer), anyio.create_task_group() as tasks:
         tasks.start_soon(answer, peer, body, trailers, headers, end)
         with anyio.fail_after(5), pytest.raises(GRPCError) as caught:
-            await EchoStub(channel).Unary(EchoRequest())
+            await unary(channel, EchoRequest())
         assert caught.value.status is status
         assert text in (caught.value.message or "")
         assert all(not connection.h2.streams for connection in channel._connections)
@@ -424,6 +438,42 @@ async def test_who_goes_on_after_a_broken_message_gets_the_error_again() -> None
             for _ in range(2):
                 with anyio.fail_after(5), pytest.raises(GRPCError):
                     await stream.recv_message()
+
+
+@chopped
+@unary
+@pytest.mark.parametrize("kind", ["plain", "gzip", "empty"])
+async def test_a_right_answer_is_taken_however_it_comes(kind: str, unary: Any, chop: bool) -> None:
+    content = b"" if kind == "empty" else EchoReply(text="x").SerializeToString()
+    body = framed(GZIP.compress(content), flag=1) if kind == "gzip" else framed(content)
+    headers = [*RESPONSE, ("grpc-encoding", "gzip")] if kind == "gzip" else RESPONSE
+    async with scripted_server(chop=chop) as (channel, peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(answer, peer, body, OK, headers, "")
+        with anyio.fail_after(5):
+            reply = await unary(channel, EchoRequest())
+        assert reply.text == ("" if kind == "empty" else "x")
+        assert all(not connection.h2.streams for connection in channel._connections)
+
+
+@unary
+async def test_a_message_larger_than_the_windows_arrives(unary: Any) -> None:
+    data = bytes(10 << 20)
+    async with linked() as ours:
+        assert (await unary(ours.channel, EchoRequest(data=data))).data == data
+        await ours.check_nothing_is_left()
+
+
+@unary
+async def test_listeners_hear_of_a_unary_call(unary: Any) -> None:
+    async def heard(event: Any) -> None:
+        events.append(type(event).__name__)
+
+    events: list[str] = []
+    async with linked() as ours:
+        for kind in (SendRequest, SendMessage, RecvInitialMetadata, RecvMessage):
+            listen(ours.channel, kind, heard)
+        assert (await unary(ours.channel, EchoRequest(text="x"))).text == "x"
+    assert events == ["SendMessage", "SendRequest", "RecvInitialMetadata", "RecvMessage"]
 
 
 @chopped

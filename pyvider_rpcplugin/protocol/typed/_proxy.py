@@ -221,9 +221,7 @@ def _unary(called: CalledMethod) -> Callable[..., Any]:
             message = called.message(args, keywords)  # It says what is wrong.
         stream = self._rpc.request(name, Cardinality.UNARY_UNARY)
         try:
-            async with stream:
-                await stream.send_message(message, end=True)
-                data: Any = await stream.recv_message()
+            data = await stream.unary(message)
         except GRPCError as error:
             raise called.failure(stream, error) from None
         try:

@@ -55,6 +55,8 @@ PEERS = {
         Peer("ours-trio", "ours", "trio", distributions=("pyvider-rpcplugin", "trio")),
         Peer("ours-tls-asyncio", "ours_tls", "asyncio"),
         Peer("ours-tls-trio", "ours_tls", "trio"),
+        Peer("typed-asyncio", "typed", "asyncio", distributions=("msgspec",)),
+        Peer("typed-trio", "typed", "trio"),
         Peer(BASELINE, "grpcio", "asyncio", distributions=("grpcio", "protobuf")),
         Peer("grpclib", "grpclib", "asyncio", distributions=("grpclib", "h2", "hpack")),
         Peer("purerpc-asyncio", "purerpc", "asyncio", "purerpc", ("purerpc", "anyio")),
