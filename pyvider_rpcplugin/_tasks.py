@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import enum
 import logging
 import sys
 import warnings
@@ -406,11 +405,11 @@ def _warn(message: str) -> None:
         sys.unraisablehook(report)
 
 
-class _Unset(enum.Enum):
-    UNSET = enum.auto()
+class _Unset:
+    """The type of what stands for no value."""
 
 
-_UNSET = _Unset.UNSET
+_UNSET = _Unset()
 _supervised_tasks: dict[asyncio.Task[None], Session[Any]] = {}
 
 

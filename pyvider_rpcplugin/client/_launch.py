@@ -274,12 +274,13 @@ class Launch:
                 tg.start_soon(_drain, process, output)
                 link.tasks = tg
                 await self._connect(tg, link, channel, record.address, process, retries)
-                tg.start_soon(output.run, channel)
                 broker = link.broker(record, settings)
                 await tg.start(broker.run)
-                tg.start_soon(broker.keep_conversation, channel)
                 self.channel, self.broker = channel, broker
                 session.started(None)
+                # These have time: whoever waited for the start is about to make the first call.
+                tg.start_soon(output.run, channel)
+                tg.start_soon(broker.keep_conversation, channel)
                 await _first(session.stop_requested, process.exited)
                 if process.exited.is_set():
                     self._stderr.flush()

@@ -6,7 +6,6 @@ Sans-I/O: no awaits here, and no connection state but the rest of an unfinished 
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from ._errors import ConnectionFault, ErrorCode
@@ -29,23 +28,8 @@ PADDED = 0x8
 PRIORITY_FLAG = 0x20
 
 
-class FrameType(IntEnum):
-    """The frame types of RFC 9113, section 6."""
-
-    DATA = 0x0
-    HEADERS = 0x1
-    PRIORITY = 0x2
-    RST_STREAM = 0x3
-    SETTINGS = 0x4
-    PUSH_PROMISE = 0x5
-    PING = 0x6
-    GOAWAY = 0x7
-    WINDOW_UPDATE = 0x8
-    CONTINUATION = 0x9
-
-
-# Plain integers beside the enum: comparing with an IntEnum member costs an attribute look-up and
-# a slower comparison for every frame.
+# The frame types of section 6. Plain integers: comparing with an IntEnum's member costs an attribute
+# look-up and a slower comparison for every frame.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
 

@@ -5,8 +5,6 @@ Sans-I/O: no awaits here.
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import msgspec
 
 from ._errors import ConnectionFault, ErrorCode
@@ -16,15 +14,9 @@ DEFAULT_WINDOW = 65_535
 UNLIMITED = 2**32 - 1
 
 
-class SettingCode(IntEnum):
-    """The settings of RFC 9113, section 6.5.2."""
-
-    HEADER_TABLE_SIZE = 0x1
-    ENABLE_PUSH = 0x2
-    MAX_CONCURRENT_STREAMS = 0x3
-    INITIAL_WINDOW_SIZE = 0x4
-    MAX_FRAME_SIZE = 0x5
-    MAX_HEADER_LIST_SIZE = 0x6
+# The settings of RFC 9113, section 6.5.2.
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
+INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
 
 
 class LocalSettings(msgspec.Struct, frozen=True):
@@ -48,14 +40,14 @@ class LocalSettings(msgspec.Struct, frozen=True):
     def as_values(self, *, client_side: bool, header_list_size: int) -> dict[int, int]:
         """The content of our first SETTINGS frame."""
         values = {
-            int(SettingCode.INITIAL_WINDOW_SIZE): self.initial_window_size,
-            int(SettingCode.MAX_FRAME_SIZE): self.max_frame_size,
-            int(SettingCode.MAX_HEADER_LIST_SIZE): header_list_size,
+            INITIAL_WINDOW_SIZE: self.initial_window_size,
+            MAX_FRAME_SIZE: self.max_frame_size,
+            MAX_HEADER_LIST_SIZE: header_list_size,
         }
         if client_side:
-            values[SettingCode.ENABLE_PUSH] = 0
+            values[ENABLE_PUSH] = 0
         else:
-            values[SettingCode.MAX_CONCURRENT_STREAMS] = self.max_concurrent_streams
+            values[MAX_CONCURRENT_STREAMS] = self.max_concurrent_streams
         return values
 
 
@@ -76,19 +68,19 @@ class RemoteSettings(msgspec.Struct):
         for start in range(0, len(payload), 6):
             code = int.from_bytes(payload[start : start + 2], "big")
             value = int.from_bytes(payload[start + 2 : start + 6], "big")
-            if code == SettingCode.MAX_CONCURRENT_STREAMS:
+            if code == MAX_CONCURRENT_STREAMS:
                 self.max_concurrent_streams = value
-            elif code == SettingCode.INITIAL_WINDOW_SIZE:
+            elif code == INITIAL_WINDOW_SIZE:
                 if value > LARGEST_WINDOW:
                     reason = f"an initial window of {value} octets"
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, reason)
                 self.initial_window_size = value
-            elif code == SettingCode.MAX_FRAME_SIZE:
+            elif code == MAX_FRAME_SIZE:
                 if not DEFAULT_MAX_FRAME_SIZE <= value <= LARGEST_MAX_FRAME_SIZE:
                     reason = f"a maximum frame size of {value} octets"
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
                 self.max_frame_size = value
-            elif code == SettingCode.MAX_HEADER_LIST_SIZE:
+            elif code == MAX_HEADER_LIST_SIZE:
                 self.max_header_list_size = value
-            elif code == SettingCode.ENABLE_PUSH and (value > 1 or (value and from_server)):
+            elif code == ENABLE_PUSH and (value > 1 or (value and from_server)):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")

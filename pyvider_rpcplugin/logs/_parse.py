@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -37,7 +37,7 @@ _GROUP_TRACEBACK = re.compile(r" *\+ Exception Group Traceback \(most recent cal
 _TRACEBACK_HEAD = ("Exception in thread ", "Exception ignored in: ", "Exception ignored in ")
 
 
-class LogLine(NamedTuple):
+class LogLine(msgspec.Struct, frozen=True):
     """One record of a plugin's log, as its host will log it.
 
     Attributes:
@@ -50,7 +50,7 @@ class LogLine(NamedTuple):
     level: int
     message: str
     time: float | None = None
-    fields: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    fields: dict[str, Any] = {}
 
 
 class StderrParser:

@@ -246,7 +246,7 @@ class ClientStream(_Base[SendT, RecvT]):
         if status.status is Status.DEADLINE_EXCEEDED and self._due is not None:
             # The server's clock was a little faster than ours: the same to the caller.
             return DeadlineExceeded(status.message, status.details)
-        return GRPCError(*status)
+        return GRPCError(status.status, status.message, status.details)
 
     def _raise_unless_ok(self, status: CallStatus) -> None:
         if status.status is not Status.OK:

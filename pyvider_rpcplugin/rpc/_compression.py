@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class MessageEncoding(NamedTuple):
+class MessageEncoding(msgspec.Struct, frozen=True):
     """One way to compress messages: its name on the wire, and zlib's window parameter."""
 
     name: str

@@ -5,8 +5,9 @@ Sans-I/O: no awaits here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ._compression import MessageEncoding
 
 
-class Refusal(NamedTuple):
+class Refusal(msgspec.Struct, frozen=True):
     """Why a request is answered without a handler."""
 
     status: CallStatus

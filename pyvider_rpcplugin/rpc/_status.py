@@ -8,8 +8,9 @@ Sans-I/O: no awaits here.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import decode_grpc_message, encode_grpc_message
@@ -49,7 +50,7 @@ _FROM_HTTP2: dict[int, Status] = {
 _STATUSES = {str(status.value): status for status in Status}
 
 
-class CallStatus(NamedTuple):
+class CallStatus(msgspec.Struct, frozen=True):
     """A status with its message and details."""
 
     status: Status

@@ -43,6 +43,7 @@ from pyvider_rpcplugin.services import (
     rpc_options,
 )
 
+from ._collector import collection_put_off
 from ._host import wait_for_host_to_end
 from ._listen import Place, listening
 from ._logging import log_crash, logging_to_host
@@ -271,6 +272,9 @@ class RPCPluginServer:
         What is logged meanwhile goes to the host, unless the program has set up logging itself.
         So does, as one record, the exception that ends the serving.
 
+        While the modules of the event loop are loaded, automatic garbage collection is off: it
+        would find nothing, and users wait for it. Before anything is served it is as it was.
+
         Args:
             backend: The event loop: "asyncio" or "trio".
             debug: What those arguments say, for a program that reads its arguments itself: True,
@@ -283,11 +287,12 @@ class RPCPluginServer:
         level = level_number("INFO" if self._settings is None else self._settings.log_level)
         try:
             asked = self._asked_to_debug(debug)
-            with _program_logging(level, self.standalone, asked):
+            with _program_logging(level, self.standalone, asked), collection_put_off() as loaded:
                 try:
                     anyio.run(
                         self._serve_as_program,
                         asked,
+                        loaded,
                         backend=backend,
                         backend_options=backend_options,
                     )
@@ -321,7 +326,8 @@ class RPCPluginServer:
     async def _serve_here(self, task_status: _TaskStatus | None, debug: bool) -> None:
         await self._new_session(debug, task_status=task_status).run()
 
-    async def _serve_as_program(self, asked: DebugServe | None) -> None:
+    async def _serve_as_program(self, asked: DebugServe | None, loaded: Callable[[], None]) -> None:
+        loaded()
         if asked is None:
             await self._new_session(is_program=True).run()
             return

@@ -6,7 +6,6 @@ Sans-I/O: no awaits and no clock here; whoever calls says what time it is.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +20,7 @@ _NETWORKS = ("unix", "tcp")
 _LARGEST_ID = 0xFFFF_FFFF
 
 
-class Unreadable(NamedTuple):
+class Unreadable(msgspec.Struct, frozen=True):
     """A message of the control stream that is none."""
 
     reason: str

@@ -19,10 +19,10 @@ from hypothesis import given, strategies as st
 from pyvider_rpcplugin.http2 import ErrorCode, code_name
 from pyvider_rpcplugin.http2._errors import ConnectionFault, StreamFault
 from pyvider_rpcplugin.http2._frames import (
+    DATA,
     FRAME_HEADER_SIZE,
     SETTINGS_ACK,
     FrameReader,
-    FrameType,
     frame_header,
     goaway_frame,
     header_block_frames,
@@ -47,7 +47,7 @@ def parse(data):
 
 def test_frame_header_is_what_hyperframe_writes():
     frame = DataFrame(7, b"x" * 70_000, flags=["END_STREAM"])
-    assert frame_header(70_000, FrameType.DATA, 1, 7) + frame.data == frame.serialize()
+    assert frame_header(70_000, DATA, 1, 7) + frame.data == frame.serialize()
 
 
 def test_settings_are_read_by_hyperframe():
@@ -121,7 +121,7 @@ def joined(frames):
     result: list[tuple[Any, ...]] = []
     for kind, flags, stream_id, payload in frames:
         last = result[-1] if result else (None, 0, 0, b"")
-        if last[0] == kind == FrameType.DATA and last[2] == stream_id and not last[1] & 1:
+        if last[0] == kind == DATA and last[2] == stream_id and not last[1] & 1:
             payload = last[3] + bytes(payload)  # noqa: PLW2901
             result.pop()
         result.append((kind, flags, stream_id, bytes(payload)))
