@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SecurityError,
         TransportError,
     )
-    from .factories import plugin_client, plugin_protocol, plugin_server
+    from .factories import plugin_client, plugin_mux, plugin_protocol, plugin_server
     from .handshake import (
         ReattachConfig,
         format_reattach_providers,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
-    from .server import RPCPluginServer
+    from .server import PluginMux, RPCPluginServer
     from .services import context
     from .transport import TCPSocketTransport, UnixSocketTransport
     from .types import (
@@ -58,6 +58,7 @@ __all__ = [
     "HandshakeError",
     "PluginExit",
     "PluginHost",
+    "PluginMux",
     "ProtocolError",
     "ProtocolT",
     "RPCPluginClient",
@@ -79,6 +80,7 @@ __all__ = [
     "format_reattach_providers",
     "parse_reattach_providers",
     "plugin_client",
+    "plugin_mux",
     "plugin_protocol",
     "plugin_server",
 ]
@@ -95,11 +97,11 @@ _HOMES = {
         "SecurityError",
         "TransportError",
     ),
-    "factories": ("plugin_client", "plugin_protocol", "plugin_server"),
+    "factories": ("plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"),
     "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
     "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
-    "server": ("RPCPluginServer",),
+    "server": ("PluginMux", "RPCPluginServer"),
     "services": ("context",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),
     "types": (

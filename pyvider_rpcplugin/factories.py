@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.client._sinks import OutputSink
     from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
     from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
-    from pyvider_rpcplugin.server import RPCPluginServer
+    from pyvider_rpcplugin.server import PluginMux, RPCPluginServer
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
-__all__ = ["plugin_client", "plugin_protocol", "plugin_server"]
+__all__ = ["plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"]
 
 _SERVER_OPTIONS = ("versions", "tls", "standalone")
 
@@ -84,6 +84,26 @@ def plugin_server(
         standalone=standalone,
         settings=settings,
     )
+
+
+def plugin_mux(
+    plugins: Mapping[str, RPCPluginServer | Callable[[], RPCPluginServer]],
+) -> PluginMux:
+    """Make one program of several plugins: its one argument names the one that it is.
+
+    Args:
+        plugins: Their servers by their names, or functions that make them, of which only the one
+            that is asked for is called.
+
+    Returns:
+        What has a `run`, as a server has.
+
+    Raises:
+        ProtocolError: There are none, or a name cannot be an argument.
+    """
+    from pyvider_rpcplugin.server import PluginMux  # noqa: PLC0415 - as above
+
+    return PluginMux(plugins)
 
 
 def plugin_client(

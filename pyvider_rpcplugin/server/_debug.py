@@ -39,7 +39,21 @@ def from_arguments(arguments: Sequence[str]) -> DebugServe | None:
     Raises:
         ConfigError: There is an option without its value.
     """
+    return _read(arguments)[0]
+
+
+def others(arguments: Sequence[str]) -> list[str]:
+    """Return those that mean nothing here.
+
+    Raises:
+        ConfigError: There is an option without its value.
+    """
+    return _read(arguments)[1]
+
+
+def _read(arguments: Sequence[str]) -> tuple[DebugServe | None, list[str]]:
     asked, name, socket = False, None, None
+    own: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         option, equals, value = argument.partition("=")
@@ -50,7 +64,9 @@ def from_arguments(arguments: Sequence[str]) -> DebugServe | None:
             if not socket:
                 msg = f"{SOCKET} needs the path of a socket"
                 raise ConfigError(msg, f"{SOCKET} PATH", phase="settings")
-    return DebugServe(name, socket) if asked else None
+        else:
+            own.append(argument)
+    return (DebugServe(name, socket) if asked else None), own
 
 
 class Announcement:

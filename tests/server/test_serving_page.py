@@ -85,3 +85,16 @@ async def test_a_plugin_that_says_how_it_is() -> None:
         async with server.serve() as address, plugin_client(address=address) as client:
             exec(textwrap.dedent(shown("health.py")), {"server": server})
             assert await check_health(client.grpc_channel) is ServingStatus.NOT_SERVING
+
+
+async def test_a_program_that_is_several_plugins(
+    quickstart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "mux_plugin.py")
+    (tmp_path / "mux_plugin.py").rename(tmp_path / "plugins.py")
+    monkeypatch.chdir(tmp_path)
+    await run(shown("mux_host.py"), plugin_client=plugin_client, sys=sys)
+    stub, request = quickstart("greeter_grpc").GreeterStub, quickstart("greeter_pb2").HelloRequest
+    with anyio.fail_after(5):
+        async with plugin_client([sys.executable, "plugins.py", "greeter"]) as client:
+            assert (await client.stub(stub).Hello(request(name="Ada"))).text == "Hello, Ada!"
