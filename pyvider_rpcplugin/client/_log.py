@@ -20,7 +20,8 @@ _PAUSE = 0.1
 # and this is the longest that it is held for what may still follow.
 _LONGEST_HOLD = 1.0
 
-_TAKEN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime"}
+# Its methods too: a plugin may name a field as it likes.
+_TAKEN = frozenset(dir(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime"}
 
 
 class PluginLog(logging.LoggerAdapter[logging.Logger]):

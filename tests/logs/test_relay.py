@@ -6,7 +6,8 @@ import io
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import pytest
@@ -52,13 +53,24 @@ class Records(logging.Handler):
                 await self._changed.wait()
 
 
-@pytest.fixture
-def records() -> Iterator[Records]:
-    handler = Records()
+HandlerT = TypeVar("HandlerT", bound=logging.Handler)
+
+
+@contextmanager
+def handling(handler: HandlerT) -> Iterator[HandlerT]:
+    """Let a handler have what plugins log."""
     logger = logging.getLogger("pyvider_rpcplugin.plugin")
     logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    with handling(Records()) as handler:
+        yield handler
 
 
 @pytest.fixture

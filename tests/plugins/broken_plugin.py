@@ -61,9 +61,10 @@ def main() -> None:
             inner = b"\x30\x82" + len(body).to_bytes(2, "big") + body + b"\x30\x00\x03\x01\x00"
             der = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
             say(f"1|1|unix|/nowhere|grpc|{base64.b64encode(der).decode().rstrip('=')}\n")
-        case "not-grpc":
+        case "not-grpc" | "not-yamux":
+            shares = "||true" if mode == "not-yamux" else ""
             with socket.create_server(("127.0.0.1", 0)) as sock:
-                say(f"1|1|tcp|127.0.0.1:{sock.getsockname()[1]}|grpc\n")
+                say(f"1|1|tcp|127.0.0.1:{sock.getsockname()[1]}|grpc{shares}\n")
                 connection, _ = sock.accept()
                 connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
                 time.sleep(60)

@@ -75,6 +75,8 @@ class Talker:
                 print(rest)
             case "complain":
                 print(rest, file=sys.stderr)
+            case "raw":
+                os.write(2, rest.encode("latin-1") + b"\n")
             case "crash-text":
                 os.write(2, rest.encode() + b"\n")
             case "many-ways":
