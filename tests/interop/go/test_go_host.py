@@ -180,6 +180,26 @@ def test_the_service_of_go_plugins_own_tests(go_programs: Path, loop: str, mtls:
     assert report.ended_well
 
 
+def test_the_plugin_says_what_it_serves(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, python_plugin(loop), "described", mtls=mtls)
+    assert (report.error, report.errors) == ("", {})
+    # What a plugin in Go says, with the application's services among them.
+    services = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "interop.Peer",
+        "plugin.GRPCBroker",
+        "plugin.GRPCController",
+        "plugin.GRPCStdio",
+    ]
+    assert report.results["described"] == {
+        "v1": services, "v1alpha": services, "health of ": "SERVING",
+        "health of plugin": "SERVING",
+    }  # fmt: skip
+    assert report.ended_well
+
+
 def test_what_the_plugin_prints(go_programs: Path, loop: str, mtls: bool) -> None:
     report = run_host(go_programs, python_plugin(loop), "print", mtls=mtls)
     assert report.results == {"print": True}

@@ -69,6 +69,7 @@ var actions = map[string]func(*session) (any, error){
 	"interrupted":       (*session).interrupted,
 	"die":               (*session).die,
 	"address":           (*session).address,
+	"described":         (*session).described,
 }
 
 func describe(err error) map[string]string {
