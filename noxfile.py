@@ -168,6 +168,13 @@ def proto_check(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def fuzz(session: nox.Session) -> None:
+    """Try what parses the other side's bytes on inputs by chance; see `-- --help`."""
+    session.install("-e", ".[test]", "atheris >= 3")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
     """Measure the installed wheel beside other libraries; see `-- --help`."""
     session.install("build")

@@ -173,7 +173,7 @@ def _from_wire(wire: _Wire) -> ReattachConfig:
 def _decode(text: str | bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         # What msgspec says names the place and the types, never the value.
         msg = f"this is no record of a running plugin: {exc}"
         hint = 'It looks like {"Protocol": "grpc", "ProtocolVersion": 1, "Pid": 1, "Test": true, '

@@ -464,6 +464,10 @@ class H2Connection:
             return
         leftovers = self._on_their_way.get(stream_id)
         if leftovers is None:
+            if end_stream:  # So nothing more of it is on its way.
+                self.guard.count_reset()
+                self._queue(rst_stream_frame(stream_id, ErrorCode.STREAM_CLOSED))
+                return
             raise StreamFault(
                 stream_id, ErrorCode.STREAM_CLOSED, f"DATA on closed stream {stream_id}"
             )

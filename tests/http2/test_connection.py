@@ -569,6 +569,17 @@ def test_what_is_on_its_way_on_a_stream_that_we_reset_is_dropped_and_given_back(
     assert link.ours.take_output() == RstStreamFrame(1, ErrorCode.STREAM_CLOSED).serialize()
 
 
+def test_content_that_ends_a_closed_stream_is_the_last_of_it_however_it_is_cut(link):
+    stream = open_stream(link)
+    link.peer.reset_stream(1)
+    link.to_ours()
+    assert stream.closed
+    refusal = RstStreamFrame(1, ErrorCode.STREAM_CLOSED).serialize()
+    for frame in (DataFrame(1, b"abc", flags=END), DataFrame(1, b"x")):
+        assert link.feed(frame) == []
+        assert link.ours.take_output() == refusal
+
+
 def test_header_sections_on_their_way_on_a_stream_that_we_reset_keep_the_table_in_step(client):
     first, second = open_request(client), open_request(client)
     client.ours.reset_stream(first, ErrorCode.CANCEL)
