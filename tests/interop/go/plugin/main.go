@@ -2,9 +2,13 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"encoding/json"
 	"flag"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -20,6 +24,7 @@ func main() {
 	receive := flag.Int("receive", 0, "the largest message to take; grpc-go's own limit if 0")
 	own := flag.String("own", "", "a file with a certificate and its key, instead of AutoMTLS")
 	authority := flag.String("authority", "", "a file with who signs such certificates")
+	debug := flag.Bool("debug", false, "say on stdout how to attach, and serve until SIGTERM")
 	flag.Parse()
 
 	logger := hclog.New(&hclog.LoggerOptions{
@@ -47,5 +52,37 @@ func main() {
 	if *netrpc {
 		config.GRPCServer = nil
 	}
+	if *debug {
+		serveForDebugging(config)
+		return
+	}
 	plugin.Serve(config)
+}
+
+// serveForDebugging serves hosts that did not start this program, as a provider of Terraform's does
+// for who debugs it.
+func serveForDebugging(config *plugin.ServeConfig) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	records := make(chan *plugin.ReattachConfig)
+	closed := make(chan struct{})
+	config.Test = &plugin.ServeTestConfig{
+		Context: ctx, ReattachConfigCh: records, CloseCh: closed,
+	}
+	go plugin.Serve(config)
+	record := <-records
+	err := json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"Protocol":        record.Protocol,
+		"ProtocolVersion": record.ProtocolVersion,
+		"Pid":             record.Pid,
+		"Test":            record.Test,
+		"Addr": map[string]string{
+			"Network": record.Addr.Network(),
+			"String":  record.Addr.String(),
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	<-closed
 }
