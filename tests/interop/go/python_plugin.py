@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import anyio
 from grpclib import GRPCError, Status
 
-from pyvider_rpcplugin import context, plugin_client, plugin_server
+from pyvider_rpcplugin import context, plugin_client, plugin_protocol, plugin_server
 from tests.interop.go.proto.peer_grpc import AdderBase, AdderStub, PeerBase, PeerStub
 from tests.interop.go.proto.peer_pb2 import Key, Nothing, Pair, Service, Sum, Terms
 
@@ -121,12 +122,18 @@ class Forwarder(Peer):
         await stream.send_message(Nothing())
 
 
+def add_both(handler: Any, server: Any) -> None:
+    server.add_service(handler)
+    server.add_service(Adder())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--inner")
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--versions", default="1")
     parser.add_argument("--each", action="store_true", help="each version has its own handler")
+    parser.add_argument("--both", action="store_true", help="serve the Adder, too")
     parser.add_argument("--debug", action="store_true", default=None)
     options = parser.parse_args()
     if options.each:
@@ -134,6 +141,7 @@ def main() -> None:
         server = plugin_server(versions=handlers, config=COOKIE)
     else:
         server = plugin_server(
+            plugin_protocol(servicer_add_fn=add_both) if options.both else None,
             handler=Peer() if options.inner is None else Forwarder(options.inner),
             config=COOKIE,
             protocol_versions=options.versions,

@@ -180,6 +180,15 @@ def test_the_service_of_go_plugins_own_tests(go_programs: Path, loop: str, mtls:
     assert report.ended_well
 
 
+def test_several_services_of_one_plugin(go_programs: Path, loop: str, mtls: bool) -> None:
+    report = run_host(go_programs, python_plugin(loop, "--both"), "kv", "add", "kv", mtls=mtls)
+    assert (report.error, report.errors, report.results) == ("", {}, {"kv": 1, "add": 3})
+    # Without it, what the host asks for is not there.
+    report = run_host(go_programs, python_plugin(loop), "add", "ping", mtls=mtls)
+    assert report.errors["add"]["code"] == "Unimplemented"
+    assert report.ended_well
+
+
 def test_the_plugin_says_what_it_serves(go_programs: Path, loop: str, mtls: bool) -> None:
     report = run_host(go_programs, python_plugin(loop), "described", mtls=mtls)
     assert (report.error, report.errors) == ("", {})

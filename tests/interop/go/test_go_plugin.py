@@ -69,6 +69,14 @@ async def test_calls_of_every_kind(go_programs: Path, mtls: bool) -> None:
         assert client.exit.status == 0
 
 
+async def test_several_services_of_one_plugin(go_programs: Path, mtls: bool) -> None:
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls) as client:
+            adder = client.stub(AdderStub)
+            await client.stub(PeerStub).Put(Pair(key="a"))
+            assert (await adder.Add(Terms(first=1, second=2))).sum == 3
+
+
 async def test_large_messages(go_programs: Path, mtls: bool) -> None:
     with anyio.fail_after(20):
         async with go_plugin(go_programs, f"-receive={1 << 28}", mtls=mtls) as client:

@@ -70,6 +70,7 @@ var actions = map[string]func(*session) (any, error){
 	"die":               (*session).die,
 	"address":           (*session).address,
 	"described":         (*session).described,
+	"add":               (*session).add,
 }
 
 func describe(err error) map[string]string {
@@ -407,6 +408,18 @@ func (s *session) longLog() (any, error) {
 	message := "begin " + strings.Repeat("é\n", 100_000)
 	_, err := s.Log(ctx, &pb.LogRequest{Level: "warn", Message: message})
 	return nil, err
+}
+
+// add calls the other service of the plugin.
+func (s *session) add() (any, error) {
+	dispensed, err := s.protocol.Dispense(peer.AdderName)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := bounded()
+	defer cancel()
+	sum, err := dispensed.(pb.AdderClient).Add(ctx, &pb.Terms{First: 1, Second: 2})
+	return sum.GetSum(), err
 }
 
 // callBack has the plugin call a service of this program.

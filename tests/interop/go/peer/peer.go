@@ -24,6 +24,9 @@ import (
 // Name is what the plugin is dispensed as.
 const Name = "peer"
 
+// AdderName is what the other service is dispensed as.
+const AdderName = "adder"
+
 // Handshake returns what both sides have to agree on, for one cookie.
 func Handshake(version uint, cookie string) plugin.HandshakeConfig {
 	return plugin.HandshakeConfig{
@@ -41,7 +44,10 @@ func Versions(text string, logger hclog.Logger) (map[int]plugin.PluginSet, error
 		if err != nil {
 			return nil, err
 		}
-		versions[version] = plugin.PluginSet{Name: &Plugin{Version: version, Logger: logger}}
+		versions[version] = plugin.PluginSet{
+			Name:      &Plugin{Version: version, Logger: logger},
+			AdderName: &AdderPlugin{},
+		}
 	}
 	return versions, nil
 }
@@ -202,6 +208,22 @@ func ServeAdder(options []grpc.ServerOption) *grpc.Server {
 	server := grpc.NewServer(options...)
 	pb.RegisterAdderServer(server, adder{})
 	return server
+}
+
+// AdderPlugin is a second plugin in the same program.
+type AdderPlugin struct{ plugin.NetRPCUnsupportedPlugin }
+
+// GRPCServer registers the service with the plugin's server.
+func (*AdderPlugin) GRPCServer(_ *plugin.GRPCBroker, server *grpc.Server) error {
+	pb.RegisterAdderServer(server, adder{})
+	return nil
+}
+
+// GRPCClient makes what the host dispenses.
+func (*AdderPlugin) GRPCClient(
+	_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn,
+) (any, error) {
+	return pb.NewAdderClient(conn), nil
 }
 
 type adder struct{ pb.UnimplementedAdderServer }
