@@ -1,27 +1,15 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from greeter_grpc import GreeterBase
-from greeter_pb2 import CountdownReply, CountdownRequest, HelloReply, HelloRequest
+from collections.abc import AsyncIterator
 
 from pyvider_rpcplugin import plugin_server
 
-if TYPE_CHECKING:
-    from grpclib.server import Stream
 
+class Greeter:
+    async def hello(self, name: str, *, loud: bool = False) -> str:
+        return f"Hello, {name}{'!' if loud else '.'}"
 
-class Greeter(GreeterBase):
-    async def Hello(self, stream: Stream[HelloRequest, HelloReply]) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        await stream.send_message(HelloReply(text=f"Hello, {request.name}!"))
-
-    async def Countdown(self, stream: Stream[CountdownRequest, CountdownReply]) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        for n in range(request.start, 0, -1):
-            await stream.send_message(CountdownReply(n=n))
+    async def countdown(self, start: int) -> AsyncIterator[int]:
+        for n in range(start, 0, -1):
+            yield n
 
 
 if __name__ == "__main__":

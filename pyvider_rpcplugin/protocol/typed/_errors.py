@@ -30,7 +30,6 @@ _LARGEST_DATA = 24_576
 _LARGEST_TRACEBACK = 8_192
 _LONGEST_MESSAGE = 1_000
 _MOST_NAMES = 20
-_SCALARS = (str, int, float, bool, bytes, type(None))
 
 
 class RemoteError(GRPCError):
@@ -81,10 +80,15 @@ def raises(*errors: type[Exception]) -> Callable[[T], T]:
 
 
 class _Raised(msgspec.Struct):
-    """What is told of an exception."""
+    """What is told of an exception.
+
+    Attributes:
+        names: The names of its class, and of those that it is derived from.
+        is_complete: Whether its data is here: without, it is only one of that name.
+    """
 
     names: list[str] = []
-    """The names of its class, and of those that it is derived from."""
+    is_complete: bool = True
     args: list[Any] = []
     fields: dict[str, msgspec.Raw] = {}
     traceback: str = ""
@@ -113,50 +117,41 @@ async def send_error(
     else:
         logger.error("rpc.handler.failed method=%s", stream.head.path, exc_info=error)
     message = f"{type(lone).__name__}: {_text_of(lone)}"[:_LONGEST_MESSAGE]
-    data = _told(lone, with_traceback=True)
+    data = _told(lone)
     metadata = {} if data is None else {ERROR_KEY: data}
     await stream.send_trailing_metadata(
         status=Status.UNKNOWN, status_message=message, metadata=metadata
     )
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(thing: object) -> str:
     try:
-        return str(error)
+        return str(thing)
     except Exception as second:  # noqa: BLE001 - boundary: a user's __str__
         return f"({type(second).__name__} in its __str__)"
 
 
-def _told(error: Exception, *, with_traceback: bool) -> bytes | None:
+def _told(error: Exception) -> bytes | None:
     """What is told of an exception, as far as it can be sent."""
-    told: dict[str, Any] = {"names": _names(type(error))}
-    told["args"] = [
-        arg if isinstance(arg, _SCALARS) else _sendable(arg, str(arg)) for arg in error.args
-    ]
-    fields = {name: vars(error)[name] for name in _field_types(type(error)) if name in vars(error)}
-    told["fields"] = {name: value for name, value in fields.items() if _is_sendable(value)}
-    if with_traceback:
-        told["traceback"] = _traceback_of(error)
-    while told:
-        try:
-            data = _encode(told)
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            data = None
-        if data is not None and len(data) <= _LARGEST_DATA:
-            return data
-        # Without its data it would not be the same exception, only one of that name.
-        if told.popitem()[0] != "traceback":
-            told.pop("names", None)
+    names = {"names": _names(type(error))}
+    types = _field_types(type(error))
+    fields = {name: vars(error)[name] for name in types if name in vars(error)}
+    data = {
+        "args": [arg if _is_sendable(arg) else _text_of(arg) for arg in error.args],
+        "fields": {name: value for name, value in fields.items() if _is_sendable(value)},
+    }
+    frames = {"traceback": _traceback_of(error)}
+    partial = {"is_complete": False}
+    for form in ({**data, **frames}, data, {**partial, **frames}, partial):
+        encoded = _encode(names | form)
+        if len(encoded) <= _LARGEST_DATA:
+            return encoded
     return None
 
 
 def _names(kind: type[BaseException]) -> list[str]:
     found = [base.__name__ for base in kind.__mro__ if issubclass(base, Exception)]
     return found[:_MOST_NAMES]
-
-
-def _sendable(value: Any, otherwise: Any) -> Any:
-    return value if _is_sendable(value) else otherwise
 
 
 def _is_sendable(value: Any) -> bool:
@@ -224,7 +219,7 @@ class Registry:
 
     def _rebuild(self, told: _Raised) -> Exception | None:
         kind = next((self._classes[name] for name in told.names if name in self._classes), None)
-        if kind is None:
+        if kind is None or not told.is_complete:
             return None
         types = _field_types(kind)
         known = {name: value for name, value in told.fields.items() if name in types}
