@@ -30,7 +30,7 @@ PROTOS: list[tuple[str, str, list[str], str | None]] = [
         None,
     ),
     ("tests/protos", "echo.proto", ["python_betterproto2"], "tests/forms/betterproto"),
-    ("examples/quickstart", "greeter.proto", ["python", "pyi", "grpclib_python"], None),
+    ("examples/protobuf", "greeter.proto", ["python", "pyi", "grpclib_python"], None),
     ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"], None),
     (
         ".",

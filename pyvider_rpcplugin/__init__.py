@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
+    from .protocol.typed import RemoteError, raises
     from .server import PluginMux, RPCPluginServer
     from .services import context
     from .transport import TCPSocketTransport, UnixSocketTransport
@@ -66,6 +67,7 @@ __all__ = [
     "RPCPluginProtocol",
     "RPCPluginServer",
     "ReattachConfig",
+    "RemoteError",
     "ResourceLimits",
     "RpcConfigType",
     "SecureConfig",
@@ -83,6 +85,7 @@ __all__ = [
     "plugin_mux",
     "plugin_protocol",
     "plugin_server",
+    "raises",
 ]
 
 _HOMES = {
@@ -101,6 +104,7 @@ _HOMES = {
     "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
     "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
+    "protocol.typed": ("RemoteError", "raises"),
     "server": ("PluginMux", "RPCPluginServer"),
     "services": ("context",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),

@@ -40,14 +40,29 @@ def test_no_page_says_to_install_the_package_by_name():
 
 
 @pytest.mark.process
-def test_the_quickstart_says_what_happened_on_both_loops():
+@pytest.mark.parametrize("backend", ["as it is", "asyncio", "trio"])
+def test_the_quickstart_says_what_happened_on_both_loops(backend):
+    command = [str(QUICKSTART / "host.py")]
+    if backend != "as it is":
+        command = ["-c", f"import anyio, host; anyio.run(host.main, backend={backend!r})"]
+    assert run_example("quickstart", *command).splitlines() == ["Hello, Ada!", "3", "2", "1"]
+
+
+@pytest.mark.process
+def test_the_same_with_protocol_buffers_does_too():
+    shown = run_example("protobuf", str(ROOT / "examples" / "protobuf" / "host.py"))
+    calls = ["Hello, Ada!", "3", "2", "1"]
+    assert shown.splitlines() == ["on asyncio:", *calls, "on trio:", *calls]
+
+
+def run_example(name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(QUICKSTART / "host.py")],
+        [sys.executable, "-W", "error", *arguments],
+        cwd=ROOT / "examples" / name,
         capture_output=True,
         text=True,
         timeout=25,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    calls = ["Hello, Ada!", "3", "2", "1"]
-    assert done.stdout.splitlines() == ["on asyncio:", *calls, "on trio:", *calls]
+    return done.stdout

@@ -16,7 +16,7 @@ from tests.aio.test_frameworks import get, live
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = ROOT / "examples" / "quickstart"
+GREETER = ROOT / "examples" / "protobuf"
 PAGE = (ROOT / "docs" / "asyncio.md").read_text()
 
 
@@ -27,8 +27,8 @@ def shown(name: str) -> str:
 
 def test_the_lifespan(monkeypatch):
     pytest.importorskip("starlette")
-    monkeypatch.syspath_prepend(QUICKSTART)
-    monkeypatch.chdir(QUICKSTART)
+    monkeypatch.syspath_prepend(GREETER)
+    monkeypatch.chdir(GREETER)
     monkeypatch.setenv(
         "PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
@@ -48,10 +48,10 @@ def test_the_fixture(tmp_path):
     words = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_asyncio.plugin", "-W", "error"]
     words += ["-o", "asyncio_default_fixture_loop_scope=function"]
     words += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(file)]
-    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(QUICKSTART)}
+    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(GREETER)}
     done = subprocess.run(
         words,
-        cwd=QUICKSTART,
+        cwd=GREETER,
         capture_output=True,
         text=True,
         timeout=25,
@@ -65,7 +65,7 @@ def test_the_fixture(tmp_path):
 def test_the_loop_that_is_run_by_hand():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", shown("by hand")],
-        cwd=QUICKSTART,
+        cwd=GREETER,
         capture_output=True,
         text=True,
         timeout=25,

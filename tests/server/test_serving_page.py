@@ -19,7 +19,7 @@ from .test_debug import Debugged
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text()
-QUICKSTART = ROOT / "examples" / "quickstart"
+GREETER = ROOT / "examples" / "protobuf"
 
 pytestmark = pytest.mark.process
 
@@ -31,10 +31,10 @@ def shown(name: str) -> str:
 
 
 @pytest.fixture
-def quickstart(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The modules of the quick start, which the page's programs import."""
-    monkeypatch.setenv("PYTHONPATH", str(QUICKSTART))
-    monkeypatch.syspath_prepend(str(QUICKSTART))
+def greeter(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The modules of the example, which the page's programs import."""
+    monkeypatch.setenv("PYTHONPATH", str(GREETER))
+    monkeypatch.syspath_prepend(str(GREETER))
     return import_module
 
 
@@ -51,8 +51,8 @@ async def run(code: str, **names: object) -> None:
         await names["shown"]()  # type: ignore[operator]
 
 
-async def test_a_plugin_of_several_versions(quickstart: Any, tmp_path: Path) -> None:
-    stub, request = quickstart("greeter_grpc").GreeterStub, quickstart("greeter_pb2").HelloRequest
+async def test_a_plugin_of_several_versions(greeter: Any, tmp_path: Path) -> None:
+    stub, request = greeter("greeter_grpc").GreeterStub, greeter("greeter_pb2").HelloRequest
     command = program(tmp_path, "versions_plugin.py")
     said = {}
     for offered in ([4, 5], [6, 7]):
@@ -64,7 +64,7 @@ async def test_a_plugin_of_several_versions(quickstart: Any, tmp_path: Path) -> 
     await run(shown("versions_host.py"), plugin_client=plugin_client, command=command)
 
 
-@pytest.mark.usefixtures("quickstart")
+@pytest.mark.usefixtures("greeter")
 def test_a_program_that_reads_its_arguments_itself(tmp_path: Path) -> None:
     command = [*program(tmp_path, "debug_arguments.py"), "--attach"]
     with Debugged(command) as plugin:
@@ -88,13 +88,13 @@ async def test_a_plugin_that_says_how_it_is() -> None:
 
 
 async def test_a_program_that_is_several_plugins(
-    quickstart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    greeter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "mux_plugin.py")
     (tmp_path / "mux_plugin.py").rename(tmp_path / "plugins.py")
     monkeypatch.chdir(tmp_path)
     await run(shown("mux_host.py"), plugin_client=plugin_client, sys=sys)
-    stub, request = quickstart("greeter_grpc").GreeterStub, quickstart("greeter_pb2").HelloRequest
+    stub, request = greeter("greeter_grpc").GreeterStub, greeter("greeter_pb2").HelloRequest
     with anyio.fail_after(5):
         async with plugin_client([sys.executable, "plugins.py", "greeter"]) as client:
             assert (await client.stub(stub).Hello(request(name="Ada"))).text == "Hello, Ada!"
