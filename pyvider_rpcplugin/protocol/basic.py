@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pyvider_rpcplugin.exception import ProtocolError, RPCPluginError
@@ -44,17 +45,31 @@ class BasicProtocol(RPCPluginProtocol):
         Raises:
             ProtocolError: Neither a function was given, nor does the handler say what it serves.
         """
-        if self.servicer_add_fn is not None:
-            result = self.servicer_add_fn(handler, server)
+        add = self.servicer_add_fn
+        if add is None and hasattr(handler, "__mapping__"):
+            server.add_service(handler)
+            return
+        add = add or _grpcio_function(handler)
+        if add is not None:
+            result = add(handler, server)
             if inspect.isawaitable(result):
                 await result
-        elif hasattr(handler, "__mapping__"):
-            server.add_service(handler)
         else:
             # Few plugins have both kinds.
             from .typed import TypedService  # noqa: PLC0415
 
             server.add_service(TypedService(handler, self.service_name))
+
+
+def _grpcio_function(handler: Any) -> Callable[[Any, Any], Any] | None:
+    """The function that registers the handler, beside the class of grpcio's that it derives from."""
+    for kind in type(handler).__mro__:
+        module = sys.modules.get(kind.__module__)
+        function: Any = getattr(module, f"add_{kind.__name__}_to_server", None)
+        if function is not None:
+            add: Callable[[Any, Any], Any] = function
+            return add
+    return None
 
 
 async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any) -> None:
@@ -70,7 +85,7 @@ async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any
     """
     if protocol is None:
         protocol = BasicProtocol()
-    before = len(server.methods)
+    before = _served(server)
     try:
         # Documented as called by keyword; plain functions are as good as async ones.
         result: Any = protocol.add_to_server(server=server, handler=handler)
@@ -82,16 +97,18 @@ async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any
         msg = f"{_kind(protocol)} could not register its service: {type(exc).__name__}: {exc}"
         hint = None
         if isinstance(exc, AttributeError) and exc.obj is server:
-            hint = (
-                "server.add_service(handler) is how; what grpcio generates calls its own server's "
-                "methods, what grpclib generates fits here"
-            )
+            hint = "server.add_service(handler) is how, and what grpclib or grpcio generates"
         raise ProtocolError(msg, hint, phase="serve") from exc
-    if len(server.methods) == before:
+    if _served(server) == before:
         msg = f"{_kind(protocol)} registered no service: there would be nothing to serve"
         raise ProtocolError(
             msg, hint="add_to_server() should call server.add_service(handler)", phase="serve"
         )
+
+
+def _served(server: Any) -> int:
+    # A generic handler of grpcio's form may not list its methods.
+    return len(server.methods) + len(getattr(server, "generic_handlers", ()))
 
 
 def _kind(thing: Any) -> str:

@@ -132,13 +132,18 @@ class MessageChannel:
         self._rested()
         # Who waits for the end of the call, while messages are here that nobody takes, gets no
         # more of them.
-        early = 0 if self.buffer.ready else self.buffer.credit_all()
-        if early:
-            self._acknowledge(early)
+        if not self.buffer.ready:
+            self.credit_early()
         try:
             await wait_until(waiter, self._deadline)
         finally:
             self._receiver = None
+
+    def credit_early(self) -> None:
+        """Give back the octets of a message that is still coming in, so that it can."""
+        early = self.buffer.credit_all()
+        if early:
+            self._acknowledge(early)
 
     def _check_receiver(self) -> None:
         if self._receiver is not None:
@@ -246,15 +251,23 @@ class MessageChannel:
 
     # --- sending -----------------------------------------------------------------------------
 
-    def encode(self, message: Any, message_type: Any) -> tuple[bytes, bytes]:
+    def encode(
+        self, message: Any, message_type: Any, *, compress: bool = True
+    ) -> tuple[bytes, bytes]:
         """`message` as it is sent."""
         return encode_message(
             message,
             message_type,
             self._codec,
             self._connection.options.max_send_message_size,
-            self.encoding_out,
+            self.encoding_out if compress else None,
         )
+
+    def send_now(self, prefix: bytes, message: bytes, *, end_stream: bool) -> bool:
+        """Queue a message if all of it may be sent at once; say whether that was so."""
+        if self._sender is not None or len(message) > _JOINED_SIZE:
+            return False
+        return self._send_now(prefix + message, end_stream=end_stream)
 
     def _send_now(self, data: bytes, *, end_stream: bool) -> bool:
         """Send all of `data` if the windows and the buffer have room; say whether they had."""
@@ -357,6 +370,7 @@ class MessageChannel:
         """Nobody will use the call any more: end what has not ended by itself."""
         self._stream.owner = None
         self.failure = None  # Its traceback leads back here: a cycle.
+        self.wake_receiver()  # It may be another task than the one that is done with the call.
         if not self._stream.closed:
             self.reset(ErrorCode.CANCEL)
         elif self._stream.unconsumed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -14,7 +14,7 @@ from grpclib.events import (
 )
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
+from pyvider_rpcplugin._tasks import Waiter, caller_from_threads, unwrapped, waiter_factory
 from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.exception import RPCPluginError, TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder
@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 
     from ._compression import MessageEncoding
     from ._metadata import Deadline, MetadataLike
+    from ._multicallable import (
+        StreamStreamMultiCallable,
+        StreamUnaryMultiCallable,
+        UnaryStreamMultiCallable,
+        UnaryUnaryMultiCallable,
+    )
 else:
     _Base = object
 
@@ -142,6 +148,7 @@ class Channel(_Base):
         self._running = False
         self._tasks: TaskGroup | None = None
         self._connecting: anyio.CancelScope | None = None
+        self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
 
     def _extra_fields(self, subtype: str | None) -> tuple[tuple[str, str], ...]:
         fields = [
@@ -217,6 +224,7 @@ class Channel(_Base):
         metadata: Metadata | None,
         limit: int,
         subtype: str | None = None,
+        encoding: MessageEncoding | None = None,
     ) -> bytes:
         """The encoded header section of a request. What is the same each time is kept.
 
@@ -235,6 +243,8 @@ class Channel(_Base):
             block = self._encoder.encode(fields)
             if len(self._blocks) < _CACHED_METHODS:
                 self._blocks[key] = block
+        if encoding is not None and encoding is not self.encoding:
+            block = self._block_with(name, subtype, encoding)
         if deadline is not None:
             remaining = deadline.time_remaining()
             if remaining <= 0:
@@ -250,6 +260,12 @@ class Channel(_Base):
                 )
             block += self._encoder.encode(encoded, huffman=False)
         return block
+
+    def _block_with(self, name: str, subtype: str | None, encoding: MessageEncoding) -> bytes:
+        """What begins the request of a call that is compressed otherwise than the others."""
+        fields = [field for field in self._extra_fields(subtype) if field[0] != "grpc-encoding"]
+        fields.append(("grpc-encoding", encoding.name))
+        return self._encoder.encode((*self._base_fields, (":path", name), *fields))
 
     def connection_now(self) -> RPCConnection | None:
         """The connection if a call can begin on it at once."""
@@ -336,6 +352,74 @@ class Channel(_Base):
     def _wake_all(self) -> None:
         for pending in self._pending:
             pending.waiter.wake()
+
+    # --- grpcio's generated code -------------------------------------------------------------
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnaryMultiCallable:
+        """Make what grpcio's generated stubs call a method through; they call this themselves.
+
+        Args:
+            method: The full path, `/package.Service/Method`.
+            request_serializer: Makes octets of a request; None: it is octets.
+            response_deserializer: Makes a response of octets; None: it stays octets.
+        """
+        from ._multicallable import UnaryUnaryMultiCallable  # noqa: PLC0415 - only where used
+
+        return UnaryUnaryMultiCallable(self, method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStreamMultiCallable:
+        """As `unary_unary`, for a method whose responses are streamed."""
+        from ._multicallable import UnaryStreamMultiCallable  # noqa: PLC0415 - as above
+
+        return UnaryStreamMultiCallable(self, method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnaryMultiCallable:
+        """As `unary_unary`, for a method whose requests are streamed."""
+        from ._multicallable import StreamUnaryMultiCallable  # noqa: PLC0415 - as above
+
+        return StreamUnaryMultiCallable(self, method, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStreamMultiCallable:
+        """As `unary_unary`, for a method that streams in both directions."""
+        from ._multicallable import StreamStreamMultiCallable  # noqa: PLC0415 - as above
+
+        return StreamStreamMultiCallable(self, method, request_serializer, response_deserializer)
+
+    def remember_loop(self) -> None:
+        """Called in the event loop's thread, so that `call_soon` can be called from any."""
+        if self._call_in_loop is None:
+            self._call_in_loop = caller_from_threads()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have `function` called in the event loop, if that still runs."""
+        if self._call_in_loop is not None:
+            # Both loops raise a RuntimeError of their own once they have ended.
+            with suppress(RuntimeError):
+                self._call_in_loop(function)
 
     # --- life ------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from ._call import MessageChannel
     from ._channel import Channel
+    from ._compression import MessageEncoding
+    from ._connection import RPCConnection
     from ._metadata import Deadline
 else:
     _Base = Generic
@@ -39,7 +41,7 @@ SendT = TypeVar("SendT")
 RecvT = TypeVar("RecvT")
 
 
-class _ResponseHead:
+class ResponseHead:
     """What a response's header section says; kept with the block, so it is read once."""
 
     __slots__ = ("encoding", "has_metadata", "status")
@@ -72,10 +74,11 @@ class _Trailers:
         self.status = status_from_trailers(block.fields, None)
 
 
-def _response_head(block: HeaderBlock) -> _ResponseHead:
+def response_head(block: HeaderBlock) -> ResponseHead:
+    """What `block` says."""
     parsed = block.parsed
-    if not isinstance(parsed, _ResponseHead):
-        block.parsed = parsed = _ResponseHead(block)
+    if not isinstance(parsed, ResponseHead):
+        block.parsed = parsed = ResponseHead(block)
     return parsed
 
 
@@ -87,10 +90,10 @@ def _trailers(block: HeaderBlock) -> _Trailers:
 
 
 _OK = Status.OK
-_NO_MESSAGE = CallStatus(
+NO_MESSAGE = CallStatus(
     Status.INTERNAL, "the server answered OK without the one message that the method returns"
 )
-_TOO_MANY_MESSAGES = CallStatus(
+TOO_MANY_MESSAGES = CallStatus(
     Status.INTERNAL, "the server sent more than the one message that the method returns"
 )
 
@@ -188,7 +191,7 @@ class ClientStream(_Base[SendT, RecvT]):
         if end_stream:
             self._trailer_block = headers
             self._finished()
-        elif _response_head(headers).status is None:
+        elif response_head(headers).status is None:
             self._open_messages.wake_receiver()
         else:  # It is none of gRPC's, whatever may follow.
             self._listens_no_more()
@@ -288,30 +291,38 @@ class ClientStream(_Base[SendT, RecvT]):
         """Open the stream; whoever calls it flushes, without an await in between."""
         self._check_unsent()
         channel = self._owner
-        codec = self._own_codec or channel.codec
         if channel.events.active:
             (metadata,) = await channel.events.send_request(
                 self.metadata,
                 method_name=self._method_name,
                 deadline=self._due,
-                content_type=content_type(codec),
+                content_type=content_type(self._own_codec or channel.codec),
             )
             self._request_metadata = metadata
         connection = channel.connection_now() or await channel.wait_connection(self._due)
         self._check_unsent()  # Another task may have done it meanwhile.
+        self._open(connection, end=end, encoding=channel.encoding)
+
+    def _open(
+        self, connection: RPCConnection, *, end: bool, encoding: MessageEncoding | None
+    ) -> MessageChannel:
+        channel = self._owner
+        codec = self._own_codec or channel.codec
         block = channel.request_block(
             self._method_name,
             self._due,
             self._request_metadata,
             connection.h2.remote.max_header_list_size,
             None if codec is channel.codec else codec.__content_subtype__,
+            encoding,
         )
         stream = connection.h2.send_request(block, end_stream=end)
         stream.owner = self
         messages = channel.message_channel(connection, stream, codec, self._due)
-        messages.encoding_out = channel.encoding
+        messages.encoding_out = encoding
         self._messages = messages
         self.peer = connection.peer
+        return messages
 
     async def send_message(self, message: SendT, *, end: bool = False) -> None:
         """Send one message.
@@ -397,7 +408,7 @@ class ClientStream(_Base[SendT, RecvT]):
         await self._take_headers(self._headers)
 
     async def _take_headers(self, block: HeaderBlock) -> None:
-        head = _response_head(block)
+        head = response_head(block)
         if head.status is not None:
             raise self._give_up(head.status)
         metadata = new_metadata()
@@ -464,7 +475,7 @@ class ClientStream(_Base[SendT, RecvT]):
             raise self._give_up(CallStatus(Status.INTERNAL, message))
         if not self._cardinality.server_streaming and not self._message_received:
             self._raise_unless_ok(await self._take_trailers())
-            raise self._give_up(_NO_MESSAGE)
+            raise self._give_up(NO_MESSAGE)
 
     async def recv_trailing_metadata(self) -> None:
         """Wait for the end of the call; afterwards `trailing_metadata` is there.
@@ -519,7 +530,7 @@ class ClientStream(_Base[SendT, RecvT]):
         if self._status is not None:
             return self._status
         if self._headers is not None:
-            status = _response_head(self._headers).status
+            status = response_head(self._headers).status
             if status is not None:
                 return status
         block = self._trailer_block
@@ -553,7 +564,7 @@ class ClientStream(_Base[SendT, RecvT]):
             await self.send_message(message, end=True)
             messages = self._open_messages
             while not messages.buffer.ready and messages.failure is None:
-                if self._headers is not None and _response_head(self._headers).status is not None:
+                if self._headers is not None and response_head(self._headers).status is not None:
                     break
                 await messages.wait_received()
             reply = self._usual_reply(messages)
@@ -572,7 +583,7 @@ class ClientStream(_Base[SendT, RecvT]):
             return None
         if messages.failure is not None or self._owner.events.active:
             return None
-        head, end = _response_head(headers), _trailers(trailers)
+        head, end = response_head(headers), _trailers(trailers)
         if head.status is not None or head.encoding is not None or end.status.status is not _OK:
             return None
         return messages.take_only(self._recv_type)  # type: ignore[no-any-return]
@@ -667,7 +678,7 @@ class ClientStream(_Base[SendT, RecvT]):
                 if self._cardinality.server_streaming:
                     return
                 if self._message_received:
-                    raise self._give_up(_TOO_MANY_MESSAGES)
+                    raise self._give_up(TOO_MANY_MESSAGES)
                 messages.drop()
         self._raise_unless_ok(await self._take_trailers())
         if (
@@ -675,7 +686,7 @@ class ClientStream(_Base[SendT, RecvT]):
             and messages.buffer.partial
             and not self._cardinality.server_streaming
         ):
-            raise self._give_up(_TOO_MANY_MESSAGES)
+            raise self._give_up(TOO_MANY_MESSAGES)
 
     def _left_early(self, messages: MessageChannel) -> bool:
         """Whether the rest of a streamed response is not wanted."""

@@ -21,6 +21,7 @@ class RPCOptions(msgspec.Struct, frozen=True):
             grpc-go servers close connections that are probed more often than every five minutes.
         keepalive_timeout: Seconds within which the probe must be answered.
         settings_timeout: Seconds within which a new connection's peer must send its SETTINGS.
+        max_workers: Threads that the plain functions among a server's handlers share.
         compression: What messages are compressed with; None: they are not. A server compresses
             only for clients that accept it.
     """
@@ -31,4 +32,5 @@ class RPCOptions(msgspec.Struct, frozen=True):
     keepalive_time: float = 0.0
     keepalive_timeout: float = 20.0
     settings_timeout: float = 30.0
+    max_workers: int = 40
     compression: Compression | None = None

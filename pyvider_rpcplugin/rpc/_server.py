@@ -34,7 +34,7 @@ from ._server_stream import ServerStream, current_call
 from ._status import CallStatus, status_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from anyio.abc import ByteStream, Listener, TaskGroup, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._compression import MessageEncoding
+    from ._request import RequestHead
 
 logger = logging.getLogger(__name__)
 
 AnyCall = ServerStream[Any, Any]
 
-_OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+# In the words of most clients, which say it themselves where their clock is the faster one.
+_OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
 _ENDED = CallStatus(Status.UNAVAILABLE, "the server has ended")
 _LONGEST_MESSAGE = 1000
 _CANCEL_TIMEOUT = 5.0
@@ -82,6 +84,7 @@ class Server:
 
     Attributes:
         methods: The handlers by their methods' full paths.
+        generic_handlers: Handlers of grpcio's form that do not list their methods.
         standing: Methods whose calls live as long as their connection: a stop does not wait for
             them, but for all others, and then ends them.
     """
@@ -110,6 +113,8 @@ class Server:
         self._connections: set[_ServerConnection] = set()
         self._accepting: set[anyio.CancelScope] = set()
         self._stopping = False
+        self._threads: anyio.CapacityLimiter | None = None
+        self.generic_handlers: list[Any] = []
         for handler in handlers:
             self.add_service(handler)
 
@@ -130,7 +135,9 @@ class Server:
             message = f"{kind} cannot be served: it has no __mapping__ method"
             hint = "Derive the handler from the *Base class that grpclib generated."
             raise ProtocolError(message, hint)
-        methods: dict[str, Handler] = mapping()
+        self._add_methods(mapping())
+
+    def _add_methods(self, methods: Mapping[str, Handler]) -> None:
         twice = sorted(
             path
             for path in self.methods.keys() & methods.keys()
@@ -140,6 +147,69 @@ class Server:
             message = f"the method {twice[0]} is served already, by another handler"
             raise ProtocolError(message)
         self.methods.update(methods)
+
+    # --- grpcio's generated code ---------------------------------------------------------------
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
+        """Serve what grpcio's generated code registers; it calls this itself.
+
+        Args:
+            generic_rpc_handlers: Each a `grpc.GenericRpcHandler`. One that does not list its
+                methods is asked for each method that nobody else serves.
+
+        Raises:
+            ProtocolError: One of their methods is served already.
+        """
+        from ._servicer import listed_methods  # noqa: PLC0415 - only where it is used
+
+        for generic in generic_rpc_handlers:
+            methods = listed_methods(generic)
+            if methods is None:
+                self.generic_handlers.append(generic)
+            else:
+                self._add_servicer(methods)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, Any]
+    ) -> None:
+        """Serve a servicer's methods; grpcio's generated code calls this as well.
+
+        Args:
+            service_name: The service's full name.
+            method_handlers: Each method's `grpc.RpcMethodHandler`, by its name.
+
+        Raises:
+            ProtocolError: One of the methods is served already.
+        """
+        self._add_servicer(
+            {f"/{service_name}/{name}": handler for name, handler in method_handlers.items()}
+        )
+
+    def _add_servicer(self, methods: Mapping[str, Any]) -> None:
+        from ._servicer import adapted, is_adapted  # noqa: PLC0415 - only where it is used
+
+        self._add_methods(
+            {
+                path: adapted(method, self)
+                for path, method in methods.items()
+                # Generated code registers each method twice, in two ways.
+                if not is_adapted(self.methods.get(path), method)
+            }
+        )
+
+    def threads(self) -> anyio.CapacityLimiter:
+        """What the threads of handlers that are plain functions are counted with."""
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(self.options.max_workers)
+        return self._threads
+
+    def find_generic(self, head: RequestHead) -> Handler | None:
+        """The handler of a method that is not registered, if somebody has one all the same."""
+        if not self.generic_handlers:
+            return None
+        from ._servicer import found_by  # noqa: PLC0415 - only where it is used
+
+        return found_by(self.generic_handlers, head, self)
 
     # --- life ------------------------------------------------------------------------------
 
@@ -375,7 +445,7 @@ class _ServerConnection:
         head = request_head(block)
         server = self._server
         refusal = head.refusal
-        handler = server.methods.get(head.path)
+        handler = server.methods.get(head.path) or server.find_generic(head)
         codec = None if handler is None else server.codec_of(handler, head.subtype)
         if refusal is None:
             if self._draining:

@@ -155,6 +155,18 @@ class ServerStream(_Base[RecvT, SendT]):
         if self.task is not None:
             self.task.cancel()
 
+    # --- for who adapts other kinds of handlers ----------------------------------------------
+
+    @property
+    def began(self) -> bool:
+        """Whether the response's headers have been sent."""
+        return self._initial_metadata_sent
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._trailers_sent or self._h2_stream.closed
+
     # --- receiving ---------------------------------------------------------------------------
 
     async def recv_message(self) -> RecvT | None:
@@ -250,8 +262,12 @@ class ServerStream(_Base[RecvT, SendT]):
             self._connection.h2.send_headers(self._h2_stream, block)
         self._initial_metadata_sent = True
 
-    async def send_message(self, message: SendT) -> None:
+    async def send_message(self, message: SendT, *, compress: bool = True) -> None:
         """Send one message. A unary response's leaves together with the trailers.
+
+        Args:
+            message: An instance of the method's reply type.
+            compress: Whether it is compressed, where the call's messages are.
 
         Raises:
             GRPCError: RESOURCE_EXHAUSTED, it is too large; CANCELLED, the client is gone.
@@ -268,7 +284,7 @@ class ServerStream(_Base[RecvT, SendT]):
         if events.active:
             (message,) = await events.send_message(message)
         messages = self._messages
-        prefix, data = messages.encode(message, self._handler.reply_type)
+        prefix, data = messages.encode(message, self._handler.reply_type, compress=compress)
         if not self._initial_metadata_sent:
             await self._begin(None)
         # A unary answer's trailers follow when the handler returns: one write for all of it.

@@ -126,7 +126,9 @@ def status_fields(status: CallStatus, codec: StatusDetailsCodecBase | None) -> l
     fields: list[Field] = [("grpc-status", str(status.status.value))]
     if status.message is not None:
         fields.append(("grpc-message", _encode_message(status.message)))
-    if status.details is not None and codec is not None:
-        encoded = codec.encode(status.status, status.message, status.details)
-        fields.append((DETAILS_KEY, encode_binary(encoded)))
+    details = status.details
+    if details is not None and codec is not None and not isinstance(details, bytes):
+        details = codec.encode(status.status, status.message, details)
+    if isinstance(details, bytes):
+        fields.append((DETAILS_KEY, encode_binary(details)))
     return fields

@@ -24,6 +24,7 @@ def rpc_options(settings: Settings) -> RPCOptions:
         keepalive_time=settings.grpc_keepalive_time_ms / 1000,
         keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
         settings_timeout=settings.connection_timeout,
+        max_workers=settings.max_workers,
     )
 
 

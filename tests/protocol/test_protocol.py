@@ -7,7 +7,9 @@ from grpclib.const import Cardinality, Handler
 
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol import BasicProtocol, RPCPluginProtocol, register
+from pyvider_rpcplugin.rpc import Server
 from tests.protos import echo_grpc, echo_pb2, echo_pb2_grpc
+from tests.protos.echo_pb2_grpc import add_EchoServicer_to_server
 
 
 class Registry:
@@ -73,11 +75,38 @@ async def test_a_failing_add_function_is_a_protocol_error_with_its_cause() -> No
     assert caught.value.hint is None
 
 
-async def test_what_grpcio_generated_is_refused_with_what_fits_instead() -> None:
-    protocol = BasicProtocol("Echo", None, echo_pb2_grpc.add_EchoServicer_to_server)
-    with pytest.raises(ProtocolError, match="could not register") as caught:
-        await register(Registry(), protocol, echo_pb2_grpc.EchoServicer())
-    assert "server.add_service(handler)" in (caught.value.hint or "")
+class Servicer(echo_pb2_grpc.EchoServicer):
+    async def Unary(self, request: Any, context: Any) -> Any:
+        return request
+
+
+ECHO = ["Bidi", "ClientStream", "ServerStream", "Unary"]
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [None, BasicProtocol("Echo"), BasicProtocol(None, None, add_EchoServicer_to_server)],
+)
+async def test_what_grpcio_generated_is_registered(protocol: RPCPluginProtocol | None) -> None:
+    server = Server()
+    await register(server, protocol, Servicer())
+    assert sorted(server.methods) == [f"/testing.echo.Echo/{name}" for name in ECHO]
+
+
+async def test_a_servicer_that_lacks_a_method_is_a_protocol_error() -> None:
+    protocol = BasicProtocol(None, None, add_EchoServicer_to_server)
+    with pytest.raises(ProtocolError, match="could not register"):
+        await register(Server(), protocol, object())
+
+
+async def test_a_generic_handler_is_something_to_serve() -> None:
+    class Generic:
+        def service(self, details: Any) -> None: ...
+
+    server = Server()
+    add = lambda handler, server: server.add_generic_rpc_handlers((handler,))  # noqa: E731
+    await register(server, BasicProtocol(None, None, add), Generic())
+    assert not server.methods
 
 
 @pytest.mark.parametrize("module", [echo_pb2, echo_grpc])
