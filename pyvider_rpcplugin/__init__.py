@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         format_reattach_providers,
         parse_reattach_providers,
     )
-    from .process import ResourceLimits, SecureConfig
+    from .process import ResourceLimits, SecureConfig, discover
     from .protocol.base import RPCPluginProtocol
     from .protocol.typed import RemoteError, raises
     from .server import PluginMux, RPCPluginServer
@@ -79,6 +79,7 @@ __all__ = [
     "__version__",
     "configure",
     "context",
+    "discover",
     "format_reattach_providers",
     "parse_reattach_providers",
     "plugin_client",
@@ -102,7 +103,7 @@ _HOMES = {
     ),
     "factories": ("plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"),
     "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
-    "process": ("ResourceLimits", "SecureConfig"),
+    "process": ("ResourceLimits", "SecureConfig", "discover"),
     "protocol.base": ("RPCPluginProtocol",),
     "protocol.typed": ("RemoteError", "raises"),
     "server": ("PluginMux", "RPCPluginServer"),

@@ -315,6 +315,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ignore_sigint: Annotated[
         bool, _Setting(_SWITCH, _PLUGIN, "Leave Ctrl-C to the host that started the plugin.")
     ] = True
+    outlive_host: Annotated[
+        bool,
+        _Setting(
+            _SWITCH,
+            _BOTH,
+            "The plugin goes on when its host ends, for another host to attach to; a host sends "
+            "it to its plugin.",
+        ),
+    ] = False
+    wait_for_debugger: Annotated[
+        bool,
+        _Setting(
+            _SWITCH,
+            _BOTH,
+            "The plugin waits for a debugger before it serves; a host sends it to its plugin, and "
+            "waits as long as that takes.",
+        ),
+    ] = False
     rate_limit_enabled: Annotated[
         bool, _Setting(_SWITCH, _PLUGIN, "Bound how often the application's methods are called.")
     ] = False
@@ -409,6 +427,8 @@ _WIRE = (
     "unix_socket_dir",
     "unix_socket_group",
     "multiplex_grpc",
+    "outlive_host",
+    "wait_for_debugger",
 )
 # Of these, what a plugin reads from the variable is not the setting but the host's wish, which
 # may be in words that the setting would refuse.

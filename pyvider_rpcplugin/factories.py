@@ -11,11 +11,13 @@ from pyvider_rpcplugin.services import check_keywords
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
     from pyvider_rpcplugin.client._sinks import OutputSink
-    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
+    from pyvider_rpcplugin.exception import PluginExit
+    from pyvider_rpcplugin.handshake import ReattachConfig
+    from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
     from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
     from pyvider_rpcplugin.server import PluginMux, RPCPluginServer
     from pyvider_rpcplugin.transport import RPCPluginTransport
@@ -118,8 +120,12 @@ def plugin_client(
     secure: SecureConfig | None = None,
     limits: ResourceLimits | None = None,
     address: str | None = None,
+    reattach: ReattachConfig | Mapping[str, Any] | str | None = None,
+    runner: RunnerFactory | None = None,
     sync_stdout: OutputSink | None = None,
     sync_stderr: OutputSink | None = None,
+    on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
+    debug: Literal["wait"] | None = None,
     **settings: Any,
 ) -> RPCPluginClient:
     """Make the client of a plugin, to be started by `async with` or by its `start()`.
@@ -138,11 +144,22 @@ def plugin_client(
         limits: What the plugin may use of memory, files, time and processes.
         address: Instead of a command: where a standalone server listens, as "host:port" or as
             the path of its socket.
+        reattach: Instead of a command: the record of a plugin that runs already, as
+            `client.reattach_config()` gives it, or its dictionary or JSON. Unless the record says
+            that somebody else ends it (`test`), stopping the client ends the plugin.
+        runner: What starts the plugin, if it is no process of this machine: called with a
+            `RunSpec`, it gives an async context manager of a `Runner`. With `reattach`, it is
+            called with the record, and gives that of an `AttachedRunner`.
         sync_stdout: Where what the plugin prints once it serves goes: a function that is called
             with bytes (async or not), a file for text or for bytes, or a stream of anyio's that
             sends bytes. It stays the caller's to close. By default, that is dropped.
         sync_stderr: The same for what it prints to `sys.stderr`. By default, that goes into the
             plugin's log.
+        on_exit: Called with a `PluginExit` when a plugin that was up has ended, by itself or by
+            `stop()`; async or not. It runs in the session of the client, which ends after it:
+            within 5 seconds, or it is cancelled. What it raises is logged.
+        debug: "wait": the plugin waits for a debugger before it serves, and says in its log how to
+            attach one. The time for its start is not limited then.
         settings: Any setting, in lower case and without its prefix.
 
     Returns:
@@ -165,8 +182,12 @@ def plugin_client(
         secure=secure,
         limits=limits,
         address=address,
+        reattach=reattach,
+        runner=runner,
         sync_stdout=sync_stdout,
         sync_stderr=sync_stderr,
+        on_exit=on_exit,
+        debug=debug,
         **settings,
     )
 

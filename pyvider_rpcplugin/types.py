@@ -5,18 +5,23 @@ from __future__ import annotations
 import ssl
 from typing import Any, Literal, TypeVar
 
+from pyvider_rpcplugin.process.runners import AttachedRunner, Runner, RunnerFactory, RunSpec
 from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
 from pyvider_rpcplugin.rpc import Channel
 from pyvider_rpcplugin.transport import RPCPluginTransport
 
 __all__ = [
     "TRANSPORT_TYPES",
+    "AttachedRunner",
     "ConfigT",
     "GrpcChannelType",
     "GrpcCredentialsType",
     "HandlerT",
     "ProtocolT",
     "RpcConfigType",
+    "RunSpec",
+    "Runner",
+    "RunnerFactory",
     "TransportT",
 ]
 

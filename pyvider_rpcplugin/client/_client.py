@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import anyio
+import msgspec
 
 from pyvider_rpcplugin._tasks import Operation, Session
 from pyvider_rpcplugin.config import Settings, load_settings
@@ -17,19 +18,20 @@ from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_
 
 from ._command import checked_command, plugin_name
 from ._handle import ChannelHandle
-from ._launch import Launch, LaunchOptions
+from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
 
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
     from types import TracebackType
     from typing import Self
 
     import grpclib.client
 
     from pyvider_rpcplugin._tasks import AnyTaskGroup
-    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
+    from pyvider_rpcplugin.handshake import ReattachConfig
+    from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker
 
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What ending a plugin may take beyond the grace of its running calls: all steps of the ladder.
-_END_MARGIN = 10.0
+# What ending a plugin may take beyond the grace of its running calls: all steps of the ladder, and
+# the callback after it.
+_END_MARGIN = 10.0 + ON_EXIT_LIMIT
+_PING_TIMEOUT = 5.0
 
 
 class RPCPluginClient:
@@ -61,8 +65,12 @@ class RPCPluginClient:
         secure: SecureConfig | None = None,
         limits: ResourceLimits | None = None,
         address: str | None = None,
+        reattach: ReattachConfig | Mapping[str, Any] | str | None = None,
+        runner: RunnerFactory | None = None,
         sync_stdout: OutputSink | None = None,
         sync_stderr: OutputSink | None = None,
+        on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
+        debug: Literal["wait"] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a client. What is wrong with the arguments, `start` says.
@@ -79,14 +87,22 @@ class RPCPluginClient:
             secure: The checksum of the program; no other one is started.
             limits: What the plugin may use of memory, files, time and processes.
             address: Where a standalone server listens, instead of a command.
+            reattach: The record of a plugin that runs already, instead of a command.
+            runner: What starts the plugin, or attaches to it.
             sync_stdout: Where what the plugin prints goes.
             sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
+            on_exit: Called when the plugin has ended.
+            debug: "wait": the plugin waits for a debugger before it serves.
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
         self.config: dict[str, Any] = dict(config) if isinstance(config, Mapping) else {}
-        self.name: str = plugin_name(command, address)
+        self.name: str = plugin_name(command, address, reattach)
         self._address = address
+        self._reattach = reattach
+        self._runner = runner
+        self._on_exit = on_exit
+        self._debug = debug
         self._env = env
         self._inherit_env = inherit_env
         self._cwd = cwd
@@ -230,14 +246,17 @@ class RPCPluginClient:
             metadata=metadata,
         )
 
-    async def ping(self) -> None:
-        """Ask the plugin's health service whether it serves. The caller bounds it.
+    async def ping(self, *, timeout: float = _PING_TIMEOUT) -> None:  # noqa: ASYNC109 - as calls have it
+        """Ask the plugin's health service whether it serves.
+
+        Args:
+            timeout: Seconds that the answer may take.
 
         Raises:
             RPCPluginError: It does not, or the client is not running.
-            GRPCError: It cannot be asked.
+            GRPCError: It cannot be asked; `DeadlineExceeded` if it does not answer in time.
         """
-        status = await check_health(self._current_channel(), PLUGIN_SERVICE)
+        status = await check_health(self._current_channel(), PLUGIN_SERVICE, timeout=timeout)
         if status is not ServingStatus.SERVING:
             msg = f"the plugin {self.name} says that it is {status.name}"
             raise RPCPluginError(msg, phase="call")
@@ -251,19 +270,98 @@ class RPCPluginClient:
             self._session.check_loop()
         return channel
 
+    # Leaving it running.
+
+    def reattach_config(self) -> ReattachConfig:
+        """Return the record by which another client, or another host, attaches to this plugin.
+
+        Where the connection is encrypted by automatic mutual TLS, a private key is part of the
+        record: whoever has it can use the plugin. Certificates of one's own are not part of it.
+
+        Raises:
+            RPCPluginError: The client is not running, or its plugin cannot be attached to: it was
+                not started by this host, or has one connection for all.
+        """
+        self._current_channel()
+        assert self._launch is not None  # noqa: S101 - it has the channel
+        return self._launch.reattach_config()
+
+    async def detach(self) -> ReattachConfig:
+        """Stop, and leave the plugin running.
+
+        Its running calls end with CANCELLED. The plugin goes on until somebody who has attached to
+        it stops it, or until it gets a signal. It has to be started with `outlive_host=True`.
+
+        Returns:
+            The record by which it is found again, as by `reattach_config`.
+
+        Raises:
+            RPCPluginError: It would not go on, or could not be attached to. It runs on as before.
+
+        Cancellation:
+            Takes effect when the client has stopped.
+        """
+        record = self.reattach_config()
+        launch = self._launch
+        assert launch is not None  # noqa: S101 - it gave the record
+        if self._reattach is None and not launch.settings.outlive_host:
+            msg = f"the plugin {self.name} would end with its host"
+            hint = "Start it with outlive_host=True (PLUGIN_OUTLIVE_HOST)."
+            raise RPCPluginError(msg, hint, phase="detach")
+        launch.leave()
+        await self._stop()
+        return record
+
     # Facts.
 
     @property
     def exited(self) -> anyio.Event:
-        """Set when the plugin of the current start has ended, for whatever reason."""
+        """Set when the plugin of the current start has ended, for whatever reason.
+
+        Also when the start fails. Not when the plugin was left running.
+        """
         return self._exited
+
+    async def wait(self) -> PluginExit:
+        """Wait until the plugin has ended, by itself or by `stop`.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            RPCPluginError: No plugin was started, or this client has left it running: its end
+                cannot be seen from here.
+
+        Cancellation:
+            Safe: the plugin runs on.
+        """
+        launch = self._launch
+        if launch is None:
+            exit_ = self._last_exit
+        else:
+            if self._address is not None:
+                msg = f"the end of {self.name} cannot be waited for: it was not started by a host"
+                raise RPCPluginError(msg, phase="wait")
+            await launch.over.wait()
+            exit_ = launch.exit
+        if exit_ is None:
+            msg = f"the end of plugin {self.name} cannot be seen: it was not started, or was left "
+            msg += "running"
+            raise RPCPluginError(msg, phase="wait")
+        return exit_
 
     @property
     def exit(self) -> PluginExit | None:
-        """How the plugin of the latest start has ended; None while it runs."""
+        """How the plugin of the latest start has ended; None while it runs, or if none did."""
         return self._launch.exit if self._launch is not None else self._last_exit
 
     _last_exit: PluginExit | None = None
+
+    @property
+    def id(self) -> str | None:
+        """What the plugin is called where it runs: its process number, the name of a container."""
+        process = self._launch.process if self._launch is not None else None
+        return None if process is None else process.id
 
     @property
     def pid(self) -> int | None:
@@ -315,9 +413,10 @@ class RPCPluginClient:
         if self._settings is None:
             error = self._settings_error or ConfigError("the settings are unknown")
             raise error.with_traceback(None)
-        if (self.command is None) == (self._address is None):
-            msg = "a client needs either a command or an address"
-            raise ConfigError(msg, phase="launch")
+        self._check_source()
+        settings = self._settings
+        if self._debug is not None:
+            settings = msgspec.structs.replace(settings, wait_for_debugger=True)
         stdin: Any = self._stdin
         if stdin not in {"null", "inherit"}:
             msg = f"stdin is {stdin!r}: accepted is 'null' or 'inherit'"
@@ -329,25 +428,78 @@ class RPCPluginClient:
         options = LaunchOptions(
             command=None if self.command is None else checked_command(self.command),
             address=self._address,
+            reattach=self._record(),
+            runner=self._runner,
             env={**cast("Mapping[str, str]", env), **(self._env or {})},
             inherit_env=self._inherit_env,
             cwd=self._cwd,
             stdin=self._stdin,
             tls=self._tls,
-            secure=_checked_option("secure", self._secure, self.command),
-            limits=_checked_option("limits", self._limits, self.command),
+            secure=_checked_option("secure", self._secure, started=self._starts),
+            limits=_checked_option("limits", self._limits, started=self._starts),
             sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
             sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
+            on_exit=self._on_exit,
         )
         apply_log_level("host")
         if self._exited.is_set():
             self._exited = anyio.Event()
-        return Launch(self.name, self._settings, options, self._exited)
+        return Launch(self.name, settings, options, self._exited)
+
+    @property
+    def _starts(self) -> bool:
+        """Whether this client starts its plugin."""
+        return self._address is None and self._reattach is None
+
+    def _check_source(self) -> None:
+        """See that the options say one way of coming to a plugin, and fit to it."""
+        told: list[object] = [self.command, self._address, self._reattach]
+        if self._starts and self._runner is not None:
+            told[0] = self.command or self._runner
+        if sum(one is not None for one in told) != 1:
+            msg = "a client needs one of these: a command, an address, or the record of a plugin "
+            msg += "that runs"
+            raise ConfigError(msg, phase="launch")
+        debug: object = self._debug
+        if debug not in {None, "wait"}:
+            msg = f"debug is {debug!r}: accepted is 'wait'"
+            raise ConfigError(msg, phase="settings")
+        runner: object = self._runner
+        if runner is not None:
+            if not callable(runner):
+                kind = type(runner).__name__
+                msg = f"runner= takes a function that is called with what to start, not {kind}"
+                raise ConfigError(msg, phase="settings")
+            if self._address is not None:
+                msg = "runner= is for a plugin that is started, or whose record is given"
+                raise ConfigError(msg, phase="settings")
+            if self._secure is not None:
+                msg = "secure= checks a program of this machine: it cannot see what a runner starts"
+                raise ConfigError(msg, "Let the runner check it.", phase="settings")
+        if not self._starts:
+            for option, value in (("env", self._env), ("cwd", self._cwd), ("debug", self._debug)):
+                if value is not None:
+                    msg = f"{option}= is for a plugin that is started"
+                    raise ConfigError(msg, phase="settings")
+            if self._settings is not None and self._settings.multiplex_grpc:
+                msg = (
+                    "PLUGIN_MULTIPLEX_GRPC is for plugins that this host starts, not for an address"
+                )
+                if self._reattach is not None:
+                    msg = "a plugin that runs already cannot share a connection with another host"
+                raise ConfigError(msg, phase="settings")
+
+    def _record(self) -> ReattachConfig | None:
+        if self._reattach is None:
+            return None
+        from ._reattach import checked_record  # noqa: PLC0415 - seldom needed
+
+        return checked_record(self._reattach)
 
     def _delivery(self, option: str, sink: OutputSink | None) -> Deliver | None:
         if sink is None:
             return None
-        if self.command is None:
+        if self._address is not None:
             msg = f"{option} needs a command: a standalone server keeps what it prints"
             raise ConfigError(msg, phase="settings")
         from ._sinks import delivery  # noqa: PLC0415 - most hosts have none
@@ -421,7 +573,7 @@ class RPCPluginClient:
         session.request_stop_from_anywhere()
 
 
-def _checked_option(name: Literal["secure", "limits"], value: object, command: object) -> Any:
+def _checked_option(name: Literal["secure", "limits"], value: object, *, started: bool) -> Any:
     """Return an option that needs a process of ours."""
     if value is None:
         return None
@@ -431,7 +583,7 @@ def _checked_option(name: Literal["secure", "limits"], value: object, command: o
     if not isinstance(value, kind):
         msg = f"{name}= takes a {kind.__name__}, not {type(value).__name__}"
         raise ConfigError(msg, phase="settings")
-    if command is None:
+    if not started:
         msg = f"{name}= is for a plugin that is started, not for a server that is attached to"
         raise ConfigError(msg, phase="launch")
     return value

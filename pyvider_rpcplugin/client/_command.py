@@ -39,8 +39,16 @@ def checked_command(command: Any) -> list[str]:
         raise ConfigError(msg, phase="launch") from exc
 
 
-def plugin_name(command: Any, address: str | None) -> str:
+def plugin_name(command: Any, address: str | None, reattach: Any = None) -> str:
     """Return a short name for log lines and tasks: of the script rather than of its interpreter."""
+    if reattach is not None:
+        from ._reattach import checked_record  # noqa: PLC0415 - seldom needed
+
+        try:
+            pid = checked_record(reattach).pid
+        except ConfigError:
+            pid = 0
+        return f"attached-{pid}" if pid else "attached"
     if address is not None:
         return address
     try:

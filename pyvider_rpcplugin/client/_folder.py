@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin.exception import TransportError
-from pyvider_rpcplugin.transport._folder import make_locked, new_name, remove
+from pyvider_rpcplugin.transport._folder import PREFIX, make_locked, new_name, remove, sweep
 from pyvider_rpcplugin.transport._path import (
     LONGEST_PATH,
     anybody_may_replace,
@@ -106,7 +106,15 @@ def _fits(place: str, name: str) -> bool:
 
 
 def remove_dead_socket(path: str) -> None:
-    """Remove a socket file that a plugin has left, unless somebody listens on it again."""
+    """Remove a socket file that a plugin has left, unless somebody listens on it again.
+
+    One in a folder of the plugin's own goes with that folder.
+    """
+    folder = os.path.dirname(path)
+    if os.path.basename(folder).startswith(PREFIX):
+        if os.path.exists(folder):
+            sweep(os.path.dirname(folder))
+        return
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return

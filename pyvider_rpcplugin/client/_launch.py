@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from typing import TYPE_CHECKING, Literal
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import msgspec
@@ -14,33 +17,44 @@ from pyvider_rpcplugin import handshake
 from pyvider_rpcplugin._tasks import Session, unwrapped
 from pyvider_rpcplugin.crypto import Mode, host_tls
 from pyvider_rpcplugin.exception import (
-    ConfigError,
     HandshakeError,
     PluginExit,
     RPCPluginError,
     SecurityError,
     TransportError,
 )
-from pyvider_rpcplugin.process import PluginProcess, checked, start_process
+from pyvider_rpcplugin.process import (
+    Checked,
+    PluginProcess,
+    RunSpec,
+    checked,
+    subprocess_runner,
+    supervised,
+)
 from pyvider_rpcplugin.services import request_shutdown, rpc_options
 
 from ._command import server_name, transport_at
-from ._errors import complete, failure
+from ._errors import complete, failure, with_last_words
 from ._folder import remove_dead_socket, socket_folder
 from ._log import LineLog, OutputLog, PluginLog
 from ._starts import Retries, turn_to_start
 
 if TYPE_CHECKING:
-    import os
     import ssl
-    from collections.abc import Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
-    from pyvider_rpcplugin.handshake import HandshakeReader, HandshakeRecord
-    from pyvider_rpcplugin.process import ResourceLimits, SecureConfig
+    from pyvider_rpcplugin.handshake import HandshakeReader, HandshakeRecord, ReattachConfig
+    from pyvider_rpcplugin.process import (
+        AttachedRunner,
+        ResourceLimits,
+        Runner,
+        SecureConfig,
+    )
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker, SharedWays
     from pyvider_rpcplugin.transport import RPCPluginTransport
@@ -55,6 +69,10 @@ EXIT_GRACE = 0.25
 _LOSS_GRACE = 1.0
 # What the plugin may take to end beyond the grace that its running calls get.
 _END_MARGIN = 1.0
+# What a runner may take to say why nothing has started.
+_DIAGNOSIS_LIMIT = 1.0
+# What a callback at the end may take: whoever stops the plugin waits for it.
+ON_EXIT_LIMIT = 5.0
 
 
 class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +80,9 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     command: list[str] | None
     address: str | None
+    reattach: ReattachConfig | None
+    # Any: which of the two kinds it is, only the rest of the options tells.
+    runner: Callable[[Any], AbstractAsyncContextManager[Any]] | None
     env: Mapping[str, str] | None
     inherit_env: bool | Collection[str]
     cwd: str | os.PathLike[str] | None
@@ -71,6 +92,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: ResourceLimits | None
     sync_stdout: Deliver | None
     sync_stderr: Deliver | None
+    on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
 
     def __repr__(self) -> str:
         # What a caller gives to a plugin may be secret.
@@ -84,7 +106,9 @@ class Launch:
         channel: What calls go through, as soon as it is up.
         broker: What makes more connections, at the same time.
         exit: How the plugin has ended, once it has.
-        exited: Set at the same time.
+        exited: Set at the same time; also if it never was up. Not if it was left running.
+        over: Set when this start has come to its end, whatever became of the plugin.
+        left: Whether the plugin was left running.
     """
 
     def __init__(
@@ -98,29 +122,44 @@ class Launch:
         self.pid: int | None = None
         self.exit: PluginExit | None = None
         self.exited = exited
+        self.over = anyio.Event()
+        self.left = False
+        self.process: PluginProcess | None = None
+        self._tls: HostTLS | None = None
         self._options = options
         self._may_pass = False
         self._log = PluginLog(name, settings.log_level)
         self._after_line = b""
-        self._process: PluginProcess | None = None
 
     def abandon(self) -> None:
         """End the process without an event loop: its own was closed under it. It blocks a moment."""
-        if self._process is not None and self.exit is None:
-            self._process.abandon()
-            self.exit = self._process.exit
+        if self.process is not None and self.exit is None and not self.left:
+            self.process.abandon()
+            self.exit = self.process.exit
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
+        try:
+            await self._run(session)
+        finally:
+            if not (self.left and session.up):
+                self.exited.set()
+            self.over.set()
+            if session.up and self.exit is not None and self._options.on_exit is not None:
+                await self._tell(self._options.on_exit, self.exit)
+
+    async def _run(self, session: Session[None]) -> None:
         retries = Retries(self.settings)
         while True:
             self._may_pass = False
-            self.record = None
+            self.record = self.exit = None
             try:
-                if self._options.command is None:
-                    await self._attach(session, retries)
+                if self._options.reattach is not None:
+                    await self._reattach(session, self._options.reattach, retries)
+                elif self._options.address is not None:
+                    await self._attach(session, self._options.address, retries)
                 else:
-                    await self._launch(session, self._options.command, retries)
+                    await self._launch(session, retries)
             except RPCPluginError as exc:
                 pause = retries.next_pause() if self._may_pass and not session.up else None
                 if pause is None:
@@ -129,6 +168,21 @@ class Launch:
                 await anyio.sleep(pause)
             else:
                 return
+
+    async def _tell(
+        self, on_exit: Callable[[PluginExit], Awaitable[object] | object], exit_: PluginExit
+    ) -> None:
+        """Call the user's function; what it does wrong is its own."""
+        with anyio.move_on_after(ON_EXIT_LIMIT, shield=True) as scope:
+            try:
+                result: Any = on_exit(exit_)
+                if hasattr(result, "__await__"):
+                    await result
+            except Exception as exc:  # noqa: BLE001 - boundary: it is not ours
+                self._log.error("on_exit of plugin %s failed", self.name, exc_info=exc)
+        if scope.cancelled_caught:
+            limit = ON_EXIT_LIMIT
+            self._log.warning("on_exit of plugin %s took over %g seconds", self.name, limit)
 
     # With a process of ours.
 
@@ -140,18 +194,18 @@ class Launch:
     def _take_stderr(self, line: str) -> None:
         self._stderr.feed(line)
 
-    async def _launch(self, session: Session[None], command: list[str], retries: Retries) -> None:
+    async def _launch(self, session: Session[None], retries: Retries) -> None:
         options, settings = self._options, self.settings
         process: PluginProcess | None = None
+        socket: str | None = None
         began = anyio.current_time()
         try:
             async with turn_to_start() as has_started:
                 retries.wait_longer(anyio.current_time() - began)
-                group = settings.unix_socket_group
-                with socket_folder(settings.unix_socket_dir, group) as folder:
+                with self._socket_folder() as folder:
                     if folder is not None:
                         settings = msgspec.structs.replace(settings, unix_socket_dir=folder)
-                    tls = host_tls(settings, options.tls)
+                    self._tls = tls = host_tls(settings, options.tls)
                     environment = handshake.build_environment(
                         settings,
                         env=options.env,
@@ -159,39 +213,82 @@ class Launch:
                         certificate=tls.certificate,
                     )
                     async with (
-                        checked(command, options.secure, environment, options.cwd) as program,
-                        start_process(
-                            program.command,
-                            env=environment,
-                            cwd=options.cwd,
-                            stdin=options.stdin,
+                        self._program(environment) as program,
+                        supervised(
+                            self._runner(program, environment, folder),
                             on_stderr_line=self._take_stderr,
-                            executable=program.executable,
-                            pass_fds=program.pass_fds,
-                            limits=options.limits,
                         ) as process,
                     ):
-                        self._process = process
-                        self.pid = process.pid
+                        self.process, self.pid = process, process.pid
                         load_engine(tls.mode)
+                        if settings.wait_for_debugger:
+                            # Nobody else waits for the one who debugs this plugin.
+                            has_started()
                         self.record = record = await self._handshake(process, retries)
                         has_started()
                         await program.check_again()
+                        network, address = process.runner.plugin_to_host(
+                            record.network, record.address
+                        )
+                        socket = address if network == "unix" else None
                         link = _Link(
-                            _transport_of(record), self._credentials(tls, record, process), process
+                            _transport_of(network, address),
+                            self._credentials(tls, record, process),
+                            process,
                         )
                         if record.multiplex and settings.multiplex_grpc:
                             link.share(settings.connection_timeout)
                         await self._serve_process(session, process, record, link, settings, retries)
         finally:
             self._stderr.flush()
-            if self.record is not None and self.record.network == "unix":
-                remove_dead_socket(self.record.address)
-            if process is not None and session.up:
-                self._note_exit(process.exit)
+            if socket is not None and not self.left:
+                remove_dead_socket(socket)
+            if process is not None and not self.left:
+                # Of a start that fails, the last one counts; until then, there may be another one.
+                self.exit = process.exit
+                if session.up:
+                    self.exited.set()
+
+    def _socket_folder(self) -> contextlib.AbstractContextManager[str | None]:
+        """A folder for this start; a plugin that outlives its host has to have one of its own."""
+        settings = self.settings
+        if settings.outlive_host:
+            return contextlib.nullcontext()
+        return socket_folder(settings.unix_socket_dir, settings.unix_socket_group)
+
+    def _program(self, environment: dict[str, str]) -> AbstractAsyncContextManager[Checked]:
+        """What is started; with a checksum, what it should be."""
+        options = self._options
+        if options.runner is not None:
+            # Where that is to be found, only the runner knows.
+            return contextlib.nullcontext(Checked(list(options.command or [])))
+        return checked(options.command or [], options.secure, environment, options.cwd)
+
+    def _runner(
+        self, program: Checked, environment: dict[str, str], folder: str | None
+    ) -> AbstractAsyncContextManager[Runner | AttachedRunner]:
+        """What starts it."""
+        options, settings = self._options, self.settings
+        spec = RunSpec(
+            command=program.command,
+            env=environment,
+            cwd=None if options.cwd is None else os.fspath(options.cwd),
+            stdin=options.stdin,
+            socket_folder=folder,
+            limits=options.limits,
+            outlives_host=settings.outlive_host,
+        )
+        if options.runner is None:
+            return subprocess_runner(spec, executable=program.executable, pass_fds=program.pass_fds)
+        from ._reattach import context_of  # noqa: PLC0415 - seldom needed
+
+        return context_of(options.runner, spec)
 
     async def _handshake(self, process: PluginProcess, retries: Retries) -> HandshakeRecord:
         limit = min(self.settings.handshake_timeout, retries.seconds_left)
+        if self.settings.wait_for_debugger:
+            limit = math.inf
+        began = anyio.current_time()
         reader = handshake.HandshakeReader()
         try:
             with anyio.move_on_after(limit) as scope, unwrapped():
@@ -211,6 +308,8 @@ class Launch:
         except RPCPluginError as exc:
             complete(exc, "handshake", process.exit)
             raise
+        if self.settings.wait_for_debugger:
+            retries.wait_longer(anyio.current_time() - began)
         return record
 
     @staticmethod
@@ -239,16 +338,20 @@ class Launch:
         exit_ = None if timed_out else await _exit_of(process)
         if timed_out:
             self._may_pass = True
-            return failure(
+            error = failure(
                 HandshakeError,
                 f"no handshake line within {limit:.3g} seconds: {reader.seen}",
                 phase="handshake",
                 exit=process.exit,
                 hint=_bound(limit < self.settings.handshake_timeout, "HANDSHAKE_TIMEOUT"),
             )
-        # Killed by somebody else, who may not do it again; a status of its own it would repeat.
-        self._may_pass = exit_ is not None and exit_.status is not None and exit_.status < 0
-        return reader.failure(exit_)
+        else:
+            # Killed by somebody else, who may not do it again; a status of its own it would repeat.
+            self._may_pass = exit_ is not None and (exit_.status or 0) < 0
+            error = reader.failure(exit_)
+        if diagnosis := await _diagnosis_of(process):
+            error.hint = with_last_words(diagnosis, process.exit)
+        return error
 
     async def _serve_process(
         self,
@@ -277,6 +380,7 @@ class Launch:
                 broker = link.broker(record, settings)
                 await tg.start(broker.run)
                 self.channel, self.broker = channel, broker
+                process.left = self.left
                 session.started(None)
                 # These have time: whoever waited for the start is about to make the first call.
                 tg.start_soon(output.run, channel)
@@ -286,38 +390,85 @@ class Launch:
                     self._stderr.flush()
                     broker.refuse(f"is closed: the plugin {process.exit.describe()}")
                     self._log.warning("plugin %s %s", self.name, process.exit.describe())
-                else:
+                    self.left = False
+                elif not self.left:
                     await process.shutdown(
                         polite=functools.partial(request_shutdown, channel),
                         grace=self.settings.grpc_grace_period + _END_MARGIN,
                     )
-                self._note_exit(process.exit)
-                # Its calls are told how the plugin ended, before they are told that it is over.
-                channel.endpoint_ended(process.exit)
-                with anyio.move_on_after(_LOSS_GRACE):
-                    await link.ended.wait()
-                    await output.ended.wait()
+                if not self.left:
+                    self.exit = process.exit
+                    self.exited.set()
+                    # Its calls are told how the plugin ended, before they are told that it is over.
+                    channel.endpoint_ended(process.exit)
+                    with anyio.move_on_after(_LOSS_GRACE):
+                        await link.ended.wait()
+                        await output.ended.wait()
                 printed.flush()
                 channel.close()
+                if self.left:
+                    with anyio.move_on_after(_LOSS_GRACE):
+                        await link.ended.wait()
                 tg.cancel_scope.cancel()
 
-    def _note_exit(self, exit_: PluginExit) -> None:
-        self.exit = exit_
-        self.exited.set()
+    # With one that runs already.
+
+    async def _reattach(
+        self, session: Session[None], record: ReattachConfig, retries: Retries
+    ) -> None:
+        from ._reattach import attach, credentials_of, handshake_of  # noqa: PLC0415 - seldom needed
+
+        self.record = handshake_of(record, self.settings)
+        credentials = credentials_of(record, self.settings, self._options.tls, self._log)
+        load_engine(Mode.PLAIN if credentials is None else Mode.AUTO)
+        process: PluginProcess | None = None
+        socket: str | None = None
+        self.left = True
+        try:
+            async with supervised(attach(record, self._options.runner)) as process:
+                # Whatever fails from here on is no reason to end a plugin that works for others.
+                process.left = True
+                self.process, self.pid = process, process.pid
+                network, address = process.runner.plugin_to_host(record.network, record.address)
+                link = _Link(_transport_of(network, address), credentials, process)
+                socket = address if network == "unix" else None
+                self.left = record.test
+                await self._serve_process(
+                    session, process, self.record, link, self.settings, retries
+                )
+        finally:
+            # It fails the same way the next time.
+            self._may_pass = False
+            if process is not None and process.exited.is_set():
+                self.exit = process.exit
+                if socket is not None:
+                    remove_dead_socket(socket)
+
+    def reattach_config(self) -> ReattachConfig:
+        """The record of the plugin that runs."""
+        if self._options.reattach is not None:
+            return self._options.reattach
+        from ._reattach import record_of  # noqa: PLC0415 - seldom needed
+
+        shared = bool(self.record and self.record.multiplex and self.settings.multiplex_grpc)
+        return record_of(self.record, self.process, self._tls, shared=shared)
+
+    def leave(self) -> None:
+        """Let the plugin live on when this ends."""
+        if self.process is not None:
+            self.process.leave()
+        self.left = True
 
     # Without one.
 
-    async def _attach(self, session: Session[None], retries: Retries) -> None:
-        address = self._options.address or ""
-        if self.settings.multiplex_grpc:
-            msg = "PLUGIN_MULTIPLEX_GRPC is for plugins that this host starts, not for an address"
-            raise ConfigError(msg, phase="settings")
+    async def _attach(self, session: Session[None], address: str, retries: Retries) -> None:
         link = _Link(transport_at(address), self._credentials_for(address), None)
         channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
                 await self._connect(tg, link, channel, address, None, retries)
                 self.channel = channel
+                self.left = True
                 session.started(None)
                 await session.stop_requested.wait()
                 channel.close()
@@ -404,10 +555,10 @@ def load_engine(mode: Mode) -> None:
         importlib.import_module(f"pyvider_rpcplugin.{name}")
 
 
-def _transport_of(record: HandshakeRecord) -> RPCPluginTransport:
+def _transport_of(network: str, address: str) -> RPCPluginTransport:
     from pyvider_rpcplugin.transport import transport_for  # noqa: PLC0415 - see load_engine
 
-    return transport_for(record.network, record.address)
+    return transport_for(network, address)
 
 
 class _Link:
@@ -471,7 +622,14 @@ class _Link:
         """Make the broker for more connections like the ones made here."""
         from pyvider_rpcplugin.services import host_broker  # noqa: PLC0415 - see load_engine
 
-        return host_broker(record, settings, self._credentials, self.explain_loss, self._shared)
+        return host_broker(
+            record,
+            settings,
+            self._credentials,
+            self.explain_loss,
+            self._shared,
+            None if self._process is None else self._process.runner,
+        )
 
     async def run(self, channel: Channel, *, task_status: TaskStatus[None]) -> None:
         """Run the channel, and note when it has ended."""
@@ -501,6 +659,19 @@ async def _exit_of(process: PluginProcess) -> PluginExit | None:
     with anyio.move_on_after(EXIT_GRACE):
         return await process.wait()
     return None
+
+
+async def _diagnosis_of(process: PluginProcess) -> str:
+    """Ask the runner why nothing has started."""
+    diagnose: Any = getattr(process.runner, "diagnose", None)
+    if diagnose is None:
+        return ""
+    with anyio.move_on_after(_DIAGNOSIS_LIMIT):
+        try:
+            return " ".join(str(await diagnose()).split())
+        except Exception as exc:  # noqa: BLE001 - boundary: there is an error to report already
+            return f"the runner cannot say why: {exc!r}"
+    return ""
 
 
 async def _hurry_when_exited(process: PluginProcess, scope: anyio.CancelScope) -> None:

@@ -21,8 +21,12 @@ OPTIONS = (
     "secure",
     "limits",
     "address",
+    "reattach",
+    "runner",
     "sync_stdout",
     "sync_stderr",
+    "on_exit",
+    "debug",
 )
 
 

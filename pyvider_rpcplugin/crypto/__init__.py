@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.crypto._certificate import Certificate
     from pyvider_rpcplugin.crypto._identity import Identity, Roots, load_identity, load_roots
+    from pyvider_rpcplugin.crypto._recorded import recorded_credentials
     from pyvider_rpcplugin.crypto._template import (
         GeneratedCertificate,
         auto_certificate,
@@ -56,6 +57,7 @@ __all__ = [
     "load_roots",
     "make_certificate",
     "plugin_tls",
+    "recorded_credentials",
     "require_certificate",
     "require_h2",
     "server_context",
@@ -64,6 +66,7 @@ __all__ = [
 _HOMES = {
     "_certificate": ("Certificate",),
     "_identity": ("Identity", "Roots", "load_identity", "load_roots"),
+    "_recorded": ("recorded_credentials",),
     "_template": ("GeneratedCertificate", "auto_certificate", "make_certificate"),
     "contexts": (
         "auto_client_context",

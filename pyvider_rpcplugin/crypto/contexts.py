@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from pyvider_rpcplugin.crypto._identity import Identity, Roots
+    from pyvider_rpcplugin.crypto._recorded import RecordedIdentity
     from pyvider_rpcplugin.crypto._template import GeneratedCertificate
 
 __all__ = [
@@ -36,7 +37,9 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
 _IGNORE_UNEXPECTED_EOF: int = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 
 
-def auto_server_context(own: GeneratedCertificate, peer: bytes) -> ssl.SSLContext:
+def auto_server_context(
+    own: GeneratedCertificate | RecordedIdentity, peer: bytes
+) -> ssl.SSLContext:
     """The plugin's side of AutoMTLS: only the host with this certificate gets in.
 
     Args:
@@ -49,11 +52,13 @@ def auto_server_context(own: GeneratedCertificate, peer: bytes) -> ssl.SSLContex
     return _auto_context(ssl.PROTOCOL_TLS_SERVER, own, peer)
 
 
-def auto_client_context(own: GeneratedCertificate, peer: bytes) -> ssl.SSLContext:
+def auto_client_context(
+    own: GeneratedCertificate | RecordedIdentity | None, peer: bytes
+) -> ssl.SSLContext:
     """The host's side of AutoMTLS: only the plugin with this certificate is talked to.
 
     Args:
-        own: The certificate of this process.
+        own: The certificate of this process; None where the plugin asks for none.
         peer: The DER of the plugin's, of any curve.
 
     Raises:
@@ -79,9 +84,12 @@ def client_context(roots: Roots, identity: Identity | None = None) -> ssl.SSLCon
     return context
 
 
-def _auto_context(protocol: int, own: GeneratedCertificate, peer: bytes) -> ssl.SSLContext:
+def _auto_context(
+    protocol: int, own: GeneratedCertificate | RecordedIdentity | None, peer: bytes
+) -> ssl.SSLContext:
     context = _context(protocol)
-    _load_identity(context, f"{own.pem}{own.key_pem}".encode())
+    if own is not None:
+        _load_identity(context, f"{own.pem}{own.key_pem}".encode())
     if is_one_der_element(peer):
         with suppress(ssl.SSLError):
             context.load_verify_locations(cadata=peer)

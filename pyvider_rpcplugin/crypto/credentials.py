@@ -117,10 +117,12 @@ class HostTLS(Protocol):
     Attributes:
         mode: How the connection will be made secure.
         certificate: The PEM that the plugin has to be told, for AutoMTLS; else None.
+        own: That certificate with its key.
     """
 
     mode: Mode
     certificate: str | None
+    own: GeneratedCertificate | None
 
     def credentials(self, answer: bytes | None) -> Credentials | None:
         """What to connect with; None for a plain connection.
@@ -137,6 +139,7 @@ class _Auto:
     mode = Mode.AUTO
 
     def __init__(self, own: GeneratedCertificate) -> None:
+        self.own: GeneratedCertificate | None = own
         self._own = own
         self.certificate: str | None = own.pem
 
@@ -167,6 +170,7 @@ class _Fixed:
     """A plain connection, or one with what the host was given: known before the plugin starts."""
 
     certificate: str | None = None
+    own: GeneratedCertificate | None = None
 
     def __init__(self, mode: Mode, credentials: Credentials | None) -> None:
         self.mode = mode

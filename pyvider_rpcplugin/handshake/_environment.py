@@ -28,6 +28,8 @@ _PROTOCOL_VARIABLES = frozenset(
         "PLUGIN_UNIX_SOCKET_DIR",
         "PLUGIN_UNIX_SOCKET_GROUP",
         "PLUGIN_MULTIPLEX_GRPC",
+        "PLUGIN_OUTLIVE_HOST",
+        "PLUGIN_WAIT_FOR_DEBUGGER",
         "PLUGIN_CLIENT_CERT",
         # The host's private key, which no plugin has any use for.
         "PLUGIN_CLIENT_KEY",
@@ -50,6 +52,8 @@ _HOST_ALONE: Mapping[str, str] = {
     "PLUGIN_CLIENT_CERT": "client_cert",
     "PLUGIN_CLIENT_KEY": "client_key",
     "PLUGIN_MULTIPLEX_GRPC": "multiplex_grpc",
+    "PLUGIN_OUTLIVE_HOST": "outlive_host",
+    "PLUGIN_WAIT_FOR_DEBUGGER": "wait_for_debugger",
 }
 
 
@@ -121,6 +125,10 @@ def _protocol_variables(
         variables["PLUGIN_UNIX_SOCKET_GROUP"] = settings.unix_socket_group
     if settings.multiplex_grpc:
         variables["PLUGIN_MULTIPLEX_GRPC"] = "true"
+    if settings.outlive_host:
+        variables["PLUGIN_OUTLIVE_HOST"] = "true"
+    if settings.wait_for_debugger:
+        variables["PLUGIN_WAIT_FOR_DEBUGGER"] = "true"
     if certificate is not None:
         variables["PLUGIN_CLIENT_CERT"] = certificate
     # Last, so that no other variable can take its place.

@@ -5,8 +5,10 @@ The keys are those that hosts in Go use, so that either side may have written it
     {"Protocol": "grpc", "ProtocolVersion": 6, "Pid": 4711, "Test": true,
      "Addr": {"Network": "unix", "String": "/tmp/plugin123"}}
 
-What such hosts have no key for, the material of TLS, stands under keys of its own, which they
-pass over: "ServerCert", "ClientCert" and "ClientKey". A record without TLS has none of them.
+What such hosts have no key for stands under keys of its own, which they pass over: the material
+of TLS ("ServerCert", "ClientCert" and "ClientKey"), and what tells the process from a later one
+with the same number ("Started") and how it can be signalled ("Group"). Each is left out where there
+is nothing to say.
 
 Terraform reads the records of several plugins, by the address of the provider, from the variable
 TF_REATTACH_PROVIDERS; other programs do the same under other names.
@@ -14,6 +16,7 @@ TF_REATTACH_PROVIDERS; other programs do the same under other names.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import msgspec
@@ -23,7 +26,7 @@ from pyvider_rpcplugin.exception import ConfigError
 from ._line import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["ReattachConfig", "format_reattach_providers", "parse_reattach_providers"]
 
@@ -45,6 +48,9 @@ class ReattachConfig(msgspec.Struct, frozen=True, kw_only=True):
         server_cert: With TLS: the plugin's certificate, as PEM.
         client_cert: With mutual TLS: the host's certificate, as PEM.
         client_key: The private key of that; never shown, but part of the JSON.
+        started: When the process started, as its system counts; 0: not known. Another process
+            that got the same number later has another one.
+        group: The process leads a group of processes, which is ended together with it.
 
     Raises:
         ConfigError: Something in it is not what it has to be.
@@ -59,6 +65,8 @@ class ReattachConfig(msgspec.Struct, frozen=True, kw_only=True):
     server_cert: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    started: int = 0
+    group: bool = False
 
     def __post_init__(self) -> None:
         """Check what types alone do not tell."""
@@ -90,6 +98,20 @@ class ReattachConfig(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> str:
         """Return it as one line of JSON. With mutual TLS, a private key is in it."""
         return msgspec.json.encode(_to_wire(self)).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `to_json` writes, as a dictionary."""
+        found: dict[str, Any] = msgspec.to_builtins(_to_wire(self))
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReattachConfig:
+        """Read it from what JSON of it was read to.
+
+        Raises:
+            ConfigError: It is no such record.
+        """
+        return _from_wire(_read(functools.partial(msgspec.convert, dict(values)), _Wire))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ReattachConfig:
@@ -141,6 +163,8 @@ class _Wire(msgspec.Struct, rename="pascal", kw_only=True):
     server_cert: str | msgspec.UnsetType = msgspec.UNSET
     client_cert: str | msgspec.UnsetType = msgspec.UNSET
     client_key: str | msgspec.UnsetType = msgspec.UNSET
+    started: int | msgspec.UnsetType = msgspec.UNSET
+    group: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def _to_wire(record: ReattachConfig) -> _Wire:
@@ -153,6 +177,8 @@ def _to_wire(record: ReattachConfig) -> _Wire:
         server_cert=record.server_cert or msgspec.UNSET,
         client_cert=record.client_cert or msgspec.UNSET,
         client_key=record.client_key or msgspec.UNSET,
+        started=record.started or msgspec.UNSET,
+        group=record.group or msgspec.UNSET,
     )
 
 
@@ -167,12 +193,18 @@ def _from_wire(wire: _Wire) -> ReattachConfig:
         server_cert=wire.server_cert or None,
         client_cert=wire.client_cert or None,
         client_key=wire.client_key or None,
+        started=wire.started or 0,
+        group=wire.group or False,
     )
 
 
 def _decode(text: str | bytes, kind: Any) -> Any:
+    return _read(functools.partial(msgspec.json.decode, text), kind)
+
+
+def _read(decode: Callable[..., Any], kind: Any) -> Any:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode(type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         # What msgspec says names the place and the types, never the value.
         msg = f"this is no record of a running plugin: {exc}"

@@ -35,13 +35,19 @@ class PipeReader:
         self._file = file
         self._leftover: int | None = None
 
-    async def read(self, max_bytes: int) -> bytes:
-        """Wait for bytes; b"" at the end."""
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Wait for bytes.
+
+        Raises:
+            anyio.EndOfStream: There are no more.
+        """
         await lowlevel.checkpoint()
         while True:
             data = self.read_nowait(max_bytes)
-            if data is not None:
+            if data:
                 return data
+            if data is not None:
+                raise anyio.EndOfStream
             try:
                 await anyio.wait_readable(self._file)
             except anyio.ClosedResourceError:
@@ -74,7 +80,7 @@ class PipeReader:
 
 
 class Child:
-    """A started child process.
+    """A started child process: what the runner for processes of this machine gives.
 
     It leads a process group of its own, so that signals reach what it started itself, too; with
     an inherited stdin it stays in ours (a background group may not read the terminal), and
@@ -89,8 +95,11 @@ class Child:
         stdin: Literal["null", "inherit"],
         executable: str | None = None,
         pass_fds: Sequence[int] = (),
+        *,
+        own_session: bool = False,
     ) -> None:
-        self._leads_group = stdin == "null"
+        self.leads_group: bool = stdin == "null" or own_session
+        self.name: str = command[0]
         self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
             command,
             bufsize=0,
@@ -101,14 +110,24 @@ class Child:
             env=env,
             executable=executable,
             pass_fds=pass_fds,
-            process_group=0 if self._leads_group else None,
+            process_group=0 if self.leads_group and not own_session else None,
+            start_new_session=own_session,
         )
         self.pid: int = self._popen.pid
         assert self._popen.stdout is not None  # noqa: S101 - for the type checker
         assert self._popen.stderr is not None  # noqa: S101 - for the type checker
         self.stdout: PipeReader = PipeReader(self._popen.stdout)
         self.stderr: PipeReader = PipeReader(self._popen.stderr)
-        self._pidfd = _open_pidfd(self.pid)
+        self._pidfd = open_pidfd(self.pid)
+
+    @property
+    def id(self) -> str:
+        return str(self.pid)
+
+    async def wait(self) -> int | None:
+        """Wait until it has ended, and take its exit status."""
+        await self.wait_ended()
+        return self.reap()
 
     async def wait_ended(self) -> None:
         """Wait until the child has ended; it stays a zombie until `reap`."""
@@ -140,20 +159,32 @@ class Child:
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         """Ask the whole group to end."""
         self._signal(signal.SIGTERM)
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End the whole group."""
         self._signal(signal.SIGKILL)
+
+    async def diagnose(self) -> str:
+        """Nothing is known that the exit status and the last lines do not tell."""
+        return ""
+
+    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
+        """The child is here: addresses are the same."""
+        return network, address
+
+    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
+        """The child is here: addresses are the same."""
+        return network, address
 
     def _signal(self, number: signal.Signals) -> None:
         # Until the child is reaped, its number belongs to nobody else, and so does the group's.
         if self._popen.returncode is not None:
             return
         try:
-            if self._leads_group:
+            if self.leads_group:
                 os.killpg(self.pid, number)
             else:
                 os.kill(self.pid, number)
@@ -168,8 +199,8 @@ class Child:
         Returns:
             The status; None if somebody else has taken it.
         """
-        if self._leads_group:
-            self.kill()
+        if self.leads_group:
+            self._signal(signal.SIGKILL)
         if self._popen.returncode is not None:
             return self._popen.returncode
         try:
@@ -182,12 +213,18 @@ class Child:
 
     def kill_and_wait(self, seconds: float) -> bool:
         """End the group and reap, without an event loop's help. The last resort: it blocks."""
-        self.kill()
+        self._signal(signal.SIGKILL)
         try:
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def release(self) -> None:
+        """Let it live on. It stays a child of this process, and is reaped at some later start."""
+        if self._popen.returncode is None:
+            _released.append((self.pid, start_time(self.pid)))
+            self._popen.returncode = 0  # or else its destructor would complain
 
     def close(self) -> None:
         self.stdout.close()
@@ -197,7 +234,47 @@ class Child:
             self._pidfd = None
 
 
-def _open_pidfd(pid: int) -> int | None:
+# Children that were let go: number and time of the start.
+_released: list[tuple[int, int]] = []
+
+
+def reap_released(wanted: int | None = None) -> int | None:
+    """Take the exit status of those that have ended; until then the system keeps their numbers.
+
+    Args:
+        wanted: The one whose status to return, if it is one of them and has ended.
+    """
+    found: int | None = None
+    for released in list(_released):
+        pid, started = released
+        status: int | None = None
+        # Another one may have the number by now, if somebody else has reaped this one.
+        ended = start_time(pid) != started
+        if not ended:
+            with suppress(ChildProcessError):
+                ended, status = (got := os.waitpid(pid, os.WNOHANG))[0] != 0, got[1]
+        if ended:
+            _released.remove(released)
+            if pid == wanted and status is not None:
+                found = os.waitstatus_to_exitcode(status)
+    return found
+
+
+def start_time(pid: int) -> int:
+    """When a process started, as the system counts; 0 where that cannot be had.
+
+    It tells a process from a later one that has the same number.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of the program, in parentheses, may hold anything.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Open what becomes readable when a process ends; None where there is no such thing."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

@@ -6,25 +6,28 @@ import logging
 import os
 import sys
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 
 from pyvider_rpcplugin._tasks import unwrapped
-from pyvider_rpcplugin.exception import PluginExit
+from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError, TransportError
 from pyvider_rpcplugin.process._diagnose import check_command, explain
 from pyvider_rpcplugin.process._lines import LineSplitter
+from pyvider_rpcplugin.process._spec import RunSpec
 
 if sys.platform == "win32":
-    from pyvider_rpcplugin.process._windows import Child
+    from pyvider_rpcplugin.process._windows import Child, PipeReader, reap_released
 else:
-    from pyvider_rpcplugin.process._posix import Child
+    from pyvider_rpcplugin.process._posix import Child, PipeReader, reap_released
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pyvider_rpcplugin.process.limits import ResourceLimits
+    from pyvider_rpcplugin.process.runners import AttachedRunner, ByteSource, Runner
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,111 @@ _LAST_RESORT_GRACE = 1.0
 
 
 @asynccontextmanager
-async def start_process(
+async def subprocess_runner(
+    spec: RunSpec, *, executable: str | None = None, pass_fds: Sequence[int] = ()
+) -> AsyncGenerator[Child, None]:
+    """Start a process of this machine; the runner that clients use by themselves.
+
+    One's own runner can be built on it, by changing the spec that goes in, or the runner that
+    comes out (`WrappedRunner`).
+
+    Args:
+        spec: What to start.
+        executable: The path of what is executed, where it is not the command's first word.
+        pass_fds: Descriptors that the process gets.
+
+    Yields:
+        The runner. Leaving the block ends the process and its children, if they live.
+
+    Raises:
+        TransportError: It cannot be started: no such file, not executable, and so on.
+        ConfigError: The command is not a list of words, or the environment is malformed.
+    """
+    words = check_command(spec.command)
+    if spec.outlives_host and spec.stdin == "inherit":
+        msg = "a plugin that outlives its host cannot read from its host's terminal"
+        raise ConfigError(msg, 'Leave stdin="inherit" out, or outlive_host.', phase="launch")
+    reap_released()
+    # No await between here and the `try` that ends the child: nobody can cancel in between.
+    try:
+        child = Child(
+            words,
+            spec.env,
+            spec.cwd,
+            spec.stdin,
+            executable,
+            pass_fds,
+            own_session=spec.outlives_host,
+        )
+    except (OSError, ValueError) as error:
+        raise explain(error, words, spec.env, spec.cwd) from error
+    try:
+        if spec.limits is not None:
+            spec.limits.apply(child.pid)
+        yield child
+    finally:
+        if child.has_ended():
+            child.reap()
+        elif not child.kill_and_wait(_LAST_RESORT_GRACE):
+            logger.warning("process.left pid=%d", child.pid)
+        child.close()
+
+
+@asynccontextmanager
+async def supervised(
+    runner: AbstractAsyncContextManager[Runner | AttachedRunner],
+    *,
+    on_stderr_line: Callable[[str], None] | None = None,
+    term_grace: float = TERM_GRACE,
+) -> AsyncGenerator[PluginProcess, None]:
+    """Start what a runner starts, watch it, and end it with the block.
+
+    Args:
+        runner: What starts it, to be entered here.
+        on_stderr_line: Called with each line that it writes to stderr, as it comes.
+        term_grace: How many seconds being asked gets at the end of the block.
+
+    Yields:
+        The process.
+
+    Raises:
+        TransportError: It cannot be started.
+
+    Cancellation:
+        Safe everywhere; leaving the block takes at most `term_grace` and some seconds.
+    """
+    failure: BaseException | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            process = PluginProcess(await _enter(stack, runner), on_stderr_line)
+            logger.debug("process.started id=%s", process.id)
+            try:
+                async with process.watched(term_grace):
+                    yield process
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                # It is none of the runner's: a task group in there would wrap it.
+                failure = error
+    except Exception:
+        if failure is None:
+            raise
+        logger.exception("process.runner.cleanup_failed")
+    if failure is not None:
+        raise failure
+
+
+async def _enter(
+    stack: AsyncExitStack, runner: AbstractAsyncContextManager[Runner | AttachedRunner]
+) -> Runner | AttachedRunner:
+    try:
+        return await stack.enter_async_context(runner)
+    except RPCPluginError:
+        raise
+    except Exception as error:
+        msg = f"the runner could not start the plugin: {str(error) or type(error).__name__}"
+        raise TransportError(msg, phase="launch") from error
+
+
+def start_process(
     command: Sequence[str | os.PathLike[str]],
     *,
     env: Mapping[str, str],
@@ -53,7 +160,7 @@ async def start_process(
     executable: str | None = None,
     pass_fds: Sequence[int] = (),
     limits: ResourceLimits | None = None,
-) -> AsyncGenerator[PluginProcess, None]:
+) -> AbstractAsyncContextManager[PluginProcess]:
     """Start a process that lives at most as long as the `async with` block.
 
     Whatever ends the block, the process and its children are gone afterwards: asked by SIGTERM,
@@ -82,33 +189,30 @@ async def start_process(
     Cancellation:
         Safe everywhere; leaving the block takes at most `term_grace` and some seconds.
     """
-    words = check_command(command)
-    folder = None if cwd is None else os.fspath(cwd)
-    # No await between here and the `try` that ends the child: nobody can cancel in between.
-    try:
-        child = Child(words, env, folder, stdin, executable, pass_fds)
-    except (OSError, ValueError) as error:
-        raise explain(error, words, env, folder) from error
-    try:
-        if limits is not None:
-            limits.apply(child.pid)
-        process = PluginProcess(child, on_stderr_line)
-        logger.debug("process.started pid=%d program=%s", child.pid, words[0])
-        async with process.watched(term_grace):
-            yield process
-    finally:
-        if child.has_ended():
-            child.reap()
-        elif not child.kill_and_wait(_LAST_RESORT_GRACE):
-            logger.warning("process.left pid=%d", child.pid)
-        child.close()
+    spec = RunSpec(
+        command=check_command(command),
+        env=dict(env),
+        cwd=None if cwd is None else os.fspath(cwd),
+        stdin=stdin,
+        limits=limits,
+    )
+    runner = subprocess_runner(spec, executable=executable, pass_fds=pass_fds)
+    return supervised(runner, on_stderr_line=on_stderr_line, term_grace=term_grace)
 
 
 class PluginProcess:
-    """A process that `start_process` has started."""
+    """What a runner has started, or attached to: watched, heard out, and ended.
 
-    def __init__(self, child: Child, on_stderr_line: Callable[[str], None] | None) -> None:
-        self._child = child
+    An attached one has no output of its own here: that went to who started it.
+    """
+
+    def __init__(
+        self, runner: Runner | AttachedRunner, on_stderr_line: Callable[[str], None] | None = None
+    ) -> None:
+        self.runner: Runner | AttachedRunner = runner
+        self._out: ByteSource | None = getattr(runner, "stdout", None)
+        self._err: ByteSource | None = getattr(runner, "stderr", None)
+        self.left: bool = False
         self._status: int | None = None
         self._on_stderr_line = on_stderr_line
         self._lines = LineSplitter()
@@ -119,6 +223,7 @@ class PluginProcess:
         self._stopping = anyio.Event()
         self._supervised = anyio.Event()
         self._watched = anyio.Event()
+        self._stderr_ended = anyio.Event()
         # The supervision ends with the block, not with whoever is cancelled around it: the child
         # is watched and heard until it has ended.
         self._supervision = anyio.CancelScope(shield=True)
@@ -127,19 +232,19 @@ class PluginProcess:
 
     def __repr__(self) -> str:
         state = self.exit.describe() if self.exited.is_set() else "running"
-        return f"<PluginProcess {self.pid} {state}>"
+        return f"<PluginProcess {self.id} {state}>"
 
     @asynccontextmanager
     async def watched(self, term_grace: float) -> AsyncGenerator[None, None]:
         """Watch the process and hear it out in an `async with` block, and end it with the block.
 
-        Not for users: `start_process` does it.
+        Not for users: `supervised` does it.
         """
         failure: BaseException | None = None
         # The tasks never fail, but trio may raise KeyboardInterrupt in any of them.
         with unwrapped():
             async with anyio.create_task_group() as task_group:
-                task_group.start_soon(self._supervise, name=f"process {self.pid}")
+                task_group.start_soon(self._supervise, name=f"process {self.id}")
                 try:
                     yield
                 except BaseException as error:  # noqa: BLE001 - raised again below
@@ -150,9 +255,14 @@ class PluginProcess:
             raise failure
 
     @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._child.pid
+    def id(self) -> str:
+        """What its runner calls it: the process's number, or the name of a container."""
+        return self.runner.id
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None where it has none on this machine."""
+        return self.runner.pid
 
     @property
     def returncode(self) -> int | None:
@@ -187,7 +297,7 @@ class PluginProcess:
         """
         await self._begin_reading()
         try:
-            return await self._child.stdout.read(max_bytes)
+            return await _read(self._out, max_bytes)
         finally:
             self._stdout.release()
 
@@ -244,36 +354,58 @@ class PluginProcess:
 
         The pipes stay: what the dead loop has of them is not to be touched.
         """
-        if self._status is None and self._child.kill_and_wait(_LAST_RESORT_GRACE):
-            self._status = self._child.reap()
+        child = self.runner
+        if self._status is None and isinstance(child, Child):
+            if not child.kill_and_wait(_LAST_RESORT_GRACE):
+                return
+            self._status = child.reap()
+
+    def leave(self) -> None:
+        """Let it live on when the block ends.
+
+        Raises:
+            RPCPluginError: Its runner cannot do that.
+        """
+        if self._out is not None:
+            release = getattr(self.runner, "release", None)
+            if release is None:
+                msg = "the plugin cannot be left running: its runner has no release()"
+                raise RPCPluginError(msg, phase="detach")
+            release()
+        self.left = True
 
     async def _ask(self, polite: Callable[[], Awaitable[object]], grace: float) -> None:
         with anyio.move_on_after(grace) as scope:
             try:
                 await polite()
             except Exception as error:  # noqa: BLE001 - whatever it is, there are harder ways
-                logger.debug("process.shutdown.refused pid=%d error=%r", self.pid, error)
+                logger.debug("process.shutdown.refused id=%s error=%r", self.id, error)
                 return
             await self._wait_exited()
         if scope.cancelled_caught and not self.exited.is_set():
-            logger.warning("process.shutdown.slow pid=%d step=polite s=%g", self.pid, grace)
+            logger.warning("process.shutdown.slow id=%s step=polite s=%g", self.id, grace)
 
     async def _force(self, term_grace: float) -> None:
         for step, send, seconds in (
-            ("SIGTERM", self._child.terminate, term_grace),
-            ("SIGKILL", self._child.kill, _KILL_GRACE),
+            ("SIGTERM", self.runner.terminate, term_grace),
+            ("SIGKILL", self.runner.kill, _KILL_GRACE),
         ):
             if self.exited.is_set():
                 return
-            send()
             with anyio.move_on_after(seconds):
+                try:
+                    await send()
+                except Exception:
+                    logger.exception("process.shutdown.failed id=%s step=%s", self.id, step)
                 await self._wait_exited()
             if not self.exited.is_set():
-                logger.warning("process.shutdown.slow pid=%d step=%s s=%g", self.pid, step, seconds)
+                logger.warning("process.shutdown.slow id=%s step=%s s=%g", self.id, step, seconds)
 
     async def _end(self, term_grace: float) -> None:
-        """The end of the block: nothing of the process is left after it."""
+        """The end of the block: nothing of the process is left after it, unless it is to be."""
         try:
+            if self.left:
+                return
             await self.shutdown(term_grace=term_grace)
             with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS_GRACE):
                 await self._supervised.wait()
@@ -289,7 +421,8 @@ class PluginProcess:
                 async with anyio.create_task_group() as task_group:
                     task_group.start_soon(self._watch)
                     task_group.start_soon(self._relay_stderr)
-                    task_group.start_soon(self._take_over_stdout)
+                    if self._out is not None:
+                        task_group.start_soon(self._take_over_stdout)
         finally:
             self._watched.set()  # an interrupt may come before the watching has begun
             self._supervised.set()
@@ -311,23 +444,36 @@ class PluginProcess:
             self._watched.set()
 
     async def _note_end(self) -> None:
-        await self._child.wait_ended()
-        self._status = self._child.reap()
-        # Its last words are in the pipe now. `exit` is to hold them, so they are read at once
-        # rather than when the relay's turn comes.
-        stderr = self._child.stderr
-        stderr.finish()
-        while data := stderr.read_nowait(_CHUNK):
-            self._take_stderr(self._lines.feed(data))
-        self._take_stderr(self._lines.flush())
-        self._child.stdout.finish()
-        logger.debug("process.ended pid=%d status=%s", self.pid, self._status)
+        try:
+            self._status = await self.runner.wait()
+        except Exception:
+            # Whether it lives is not known now, but it is out of control: its session ends.
+            logger.exception("process.runner.wait_failed id=%s", self.id)
+        await self._hear_last_words()
+        logger.debug("process.ended id=%s status=%s", self.id, self._status)
         self.exited.set()
 
-    async def _relay_stderr(self) -> None:
-        while data := await self._child.stderr.read(_CHUNK):
-            self._take_stderr(self._lines.feed(data))
+    async def _hear_last_words(self) -> None:
+        """Have what it said at last in `exit`, now rather than when the relay's turn comes."""
+        if isinstance(self._err, PipeReader):
+            # It is in the pipe.
+            self._err.finish()
+            while data := self._err.read_nowait(_CHUNK):
+                self._take_stderr(self._lines.feed(data))
+        elif self._err is not None:
+            with anyio.move_on_after(_LAST_WORDS_GRACE):
+                await self._stderr_ended.wait()
         self._take_stderr(self._lines.flush())
+        if isinstance(self._out, PipeReader):
+            self._out.finish()
+
+    async def _relay_stderr(self) -> None:
+        try:
+            while data := await _read(self._err, _CHUNK):
+                self._take_stderr(self._lines.feed(data))
+            self._take_stderr(self._lines.flush())
+        finally:
+            self._stderr_ended.set()
 
     def _take_stderr(self, lines: list[str]) -> None:
         self._tail.extend(lines)
@@ -337,7 +483,7 @@ class PluginProcess:
             try:
                 self._on_stderr_line(line)
             except Exception:
-                logger.exception("process.stderr.callback_failed pid=%d", self.pid)
+                logger.exception("process.stderr.callback_failed id=%s", self.id)
 
     async def _begin_reading(self) -> None:
         try:
@@ -358,9 +504,19 @@ class PluginProcess:
             await self._copy_stdout()
 
     async def _copy_stdout(self) -> None:
-        while data := await self._child.stdout.read(_CHUNK):
+        while data := await _read(self._out, _CHUNK):
             if self._sink is not None:
                 try:
                     self._sink(data)
                 except Exception:
-                    logger.exception("process.stdout.callback_failed pid=%d", self.pid)
+                    logger.exception("process.stdout.callback_failed id=%s", self.id)
+
+
+async def _read(stream: ByteSource | None, max_bytes: int) -> bytes:
+    """Wait for bytes; b"" at the end, be it a good one or not."""
+    if stream is None:
+        return b""
+    try:
+        return await stream.receive(max_bytes)
+    except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
+        return b""

@@ -23,13 +23,20 @@ class PipeReader:
         self._file = file
         self._limiter = anyio.CapacityLimiter(1)
 
-    async def read(self, max_bytes: int) -> bytes:
-        """Wait for bytes; b"" at the end."""
-        if self._file.closed:
-            return b""
-        return await anyio.to_thread.run_sync(
-            self._file.read, max_bytes, abandon_on_cancel=True, limiter=self._limiter
-        )
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Wait for bytes.
+
+        Raises:
+            anyio.EndOfStream: There are no more.
+        """
+        data = b""
+        if not self._file.closed:
+            data = await anyio.to_thread.run_sync(
+                self._file.read, max_bytes, abandon_on_cancel=True, limiter=self._limiter
+            )
+        if not data:
+            raise anyio.EndOfStream
+        return data
 
     def read_nowait(self, max_bytes: int) -> bytes | None:
         """Only a thread can read: nothing can be had at once."""
@@ -53,7 +60,11 @@ class Child:
         stdin: Literal["null", "inherit"],
         executable: str | None = None,
         pass_fds: Sequence[int] = (),
+        *,
+        own_session: bool = False,
     ) -> None:
+        self.leads_group: bool = False
+        self.name: str = command[0]
         self._popen = subprocess.Popen(  # noqa: S603, TID251 - this is where processes are started
             command,
             bufsize=0,
@@ -70,6 +81,15 @@ class Child:
         self.stderr = PipeReader(self._popen.stderr)
         self._limiter = anyio.CapacityLimiter(1)
 
+    @property
+    def id(self) -> str:
+        return str(self.pid)
+
+    async def wait(self) -> int | None:
+        """Wait until it has ended, and take its exit status."""
+        await self.wait_ended()
+        return self.reap()
+
     async def wait_ended(self) -> None:
         """Wait until the child has ended."""
         await anyio.to_thread.run_sync(
@@ -79,13 +99,25 @@ class Child:
     def has_ended(self) -> bool:
         return self._popen.poll() is not None
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         """There is no asking on Windows: end it."""
         self._popen.terminate()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End it."""
         self._popen.kill()
+
+    async def diagnose(self) -> str:
+        """Nothing is known that the exit status and the last lines do not tell."""
+        return ""
+
+    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
+        """The child is here: addresses are the same."""
+        return network, address
+
+    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
+        """The child is here: addresses are the same."""
+        return network, address
 
     def reap(self) -> int | None:
         """Take the exit status of a child that has ended."""
@@ -100,6 +132,14 @@ class Child:
             return False
         return True
 
+    def release(self) -> None:
+        """Let it live on."""
+        self._popen.returncode = 0  # or else its destructor would complain
+
     def close(self) -> None:
         self.stdout.close()
         self.stderr.close()
+
+
+def reap_released() -> None:
+    """Nothing is left to take of a process that has ended."""

@@ -12,6 +12,31 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+_STDERR = 2
+
+
+async def outlive_host(stdout: int) -> None:
+    """Once nobody reads it any more, let what is written to the standard error go nowhere.
+
+    This process, its children and its libraries would otherwise be told that their pipe is broken,
+    or be ended by that. So for what the standard output was before the handshake line.
+
+    Args:
+        stdout: The descriptor that the handshake line was written to.
+    """
+
+    async def release(descriptor: int) -> None:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return
+        await anyio.wait_readable(descriptor)
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, descriptor, inheritable=os.get_inheritable(descriptor))
+        os.close(nowhere)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(release, stdout)
+        tg.start_soon(release, _STDERR)
+
 
 async def wait_for_host_to_end(stdout: int) -> None:
     """Return when the host has ended, however it did.

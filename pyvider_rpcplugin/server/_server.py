@@ -44,7 +44,7 @@ from pyvider_rpcplugin.services import (
 )
 
 from ._collector import collection_put_off
-from ._host import wait_for_host_to_end
+from ._host import outlive_host, wait_for_host_to_end
 from ._listen import Place, listening
 from ._logging import log_crash, logging_to_host
 from ._signals import Arrivals, caught_signals
@@ -521,7 +521,10 @@ class RPCPluginServer:
                 if self._hosted:
                     greet(listener.address)
                     if stdout is not None:
-                        tg.start_soon(_stop_with_host, stdout, session)
+                        if settings.outlive_host:
+                            tg.start_soon(outlive_host, stdout)
+                        else:
+                            tg.start_soon(_stop_with_host, stdout, session)
                         printed.begin()
                 try:
                     logger.debug("server.listening address=%s", listener.address)

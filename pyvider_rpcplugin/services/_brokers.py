@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.crypto import Credentials
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.handshake import HandshakeRecord
+    from pyvider_rpcplugin.process import AttachedRunner
 
     from ._shared import SharedWays
     from ._ways import Ways
@@ -51,6 +52,7 @@ def host_broker(
     credentials: Credentials | None,
     on_lost: Callable[[], Awaitable[PluginExit | None]],
     shared: SharedWays | None = None,
+    runner: AttachedRunner | None = None,
 ) -> Broker:
     """Make a host's broker.
 
@@ -60,13 +62,14 @@ def host_broker(
         credentials: What it connects to the plugin with.
         on_lost: Says how the plugin has ended.
         shared: The one connection, where all goes over one.
+        runner: What the plugin runs in: it translates addresses.
     """
     if shared is not None:
         return _make(shared, "plugin", settings, on_lost)
     # A plugin that listens on IPv6 may have nothing else.
     is_ipv6 = record.network == "tcp" and ":" in _host_of(record.address)
     host = "::1" if is_ipv6 else _LOOPBACK
-    ways = SocketWays(record.network, host, settings, credentials, is_host=True)
+    ways = SocketWays(record.network, host, settings, credentials, is_host=True, runner=runner)
     return _make(ways, "plugin", settings, on_lost)
 
 

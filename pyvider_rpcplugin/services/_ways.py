@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials
+    from pyvider_rpcplugin.process import AttachedRunner
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
 
@@ -55,6 +56,7 @@ class SocketWays:
         settings: Folder, group, range of ports, times.
         credentials: Those of the main connection; None if it is plain.
         is_host: Which side this is: the host's credentials are made for connecting.
+        runner: Translates addresses, where the other side sees others.
     """
 
     networks: tuple[str, ...] = ("unix", "tcp")
@@ -69,12 +71,14 @@ class SocketWays:
         credentials: Credentials | None,
         *,
         is_host: bool,
+        runner: AttachedRunner | None = None,
     ) -> None:
         self._network = network
         self._host = host
         self._settings = settings
         self._credentials = credentials
         self._is_host = is_host
+        self._runner = runner
         self.scheme: str = "http" if credentials is None else "https"
 
     @asynccontextmanager
@@ -89,7 +93,10 @@ class SocketWays:
         if credentials is not None and self._is_host:
             credentials = credentials.reversed()
         async with self._transport().listen() as listener:
-            info = ConnInfo(service_id, self._network, listener.address)
+            where = self._network, listener.address
+            if self._runner is not None:
+                where = self._runner.host_to_plugin(*where)
+            info = ConnInfo(service_id, *where)
             if credentials is None:
                 yield info, listener
                 return
@@ -127,7 +134,10 @@ class SocketWays:
         credentials = self._credentials
         if credentials is not None and not self._is_host:
             credentials = credentials.reversed()
-        stream: ByteStream = await transport_for(info.network, info.address).connect()
+        network, address = info.network, info.address
+        if self._runner is not None:
+            network, address = self._runner.plugin_to_host(network, address)
+        stream: ByteStream = await transport_for(network, address).connect()
         if credentials is None:
             return stream
         from pyvider_rpcplugin.transport import wrap_client  # noqa: PLC0415 - loads ssl

@@ -128,8 +128,13 @@ class HealthService:
                 self._watchers.discard(changed)
 
 
-async def check_health(channel: Any, service: str = PLUGIN_SERVICE) -> ServingStatus:
-    """Ask the other side how `service` is. The caller bounds it.
+async def check_health(
+    channel: Any,
+    service: str = PLUGIN_SERVICE,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - as calls have it
+) -> ServingStatus:
+    """Ask the other side how `service` is, for at most so many seconds.
 
     Raises:
         GRPCError: The call failed; NOT_FOUND if the service is not known there.
@@ -139,6 +144,7 @@ async def check_health(channel: Any, service: str = PLUGIN_SERVICE) -> ServingSt
         Cardinality.UNARY_UNARY,
         HealthCheckRequest,
         HealthCheckResponse,
+        timeout=timeout,
     ) as stream:
         await stream.send_message(HealthCheckRequest(service), end=True)
         response = await stream.recv_message()

@@ -36,7 +36,7 @@ def make_locked(parent: str, name: str) -> tuple[str, int]:
     Raises:
         OSError: It cannot be made.
     """
-    _sweep(parent)
+    sweep(parent)
     folder = os.path.join(parent, name)
     os.mkdir(folder, 0o700)
     path = os.path.join(folder, _LOCK)
@@ -64,8 +64,8 @@ def remove(folder: str) -> None:
     os.rmdir(folder)
 
 
-def _sweep(parent: str) -> None:
-    """Remove the folders of processes that have ended without doing so."""
+def sweep(parent: str) -> None:
+    """Remove the folders in there of processes that have ended without doing so."""
     try:
         entries = [entry for entry in os.scandir(parent) if entry.name.startswith(PREFIX)]
     except OSError:

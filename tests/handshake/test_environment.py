@@ -60,6 +60,8 @@ def test_the_settings_decide_what_the_plugin_is_told():
         unix_socket_dir="/d",
         unix_socket_group="g",
         multiplex_grpc=True,
+        outlive_host=True,
+        wait_for_debugger=True,
     )
     assert build(settings, certificate="PEM\n") == {
         "PLUGIN_PROTOCOL_VERSIONS": "5,6",
@@ -69,6 +71,8 @@ def test_the_settings_decide_what_the_plugin_is_told():
         "PLUGIN_UNIX_SOCKET_DIR": "/d",
         "PLUGIN_UNIX_SOCKET_GROUP": "g",
         "PLUGIN_MULTIPLEX_GRPC": "true",
+        "PLUGIN_OUTLIVE_HOST": "true",
+        "PLUGIN_WAIT_FOR_DEBUGGER": "true",
         "PLUGIN_CLIENT_CERT": "PEM\n",
     }
     assert build(settings, versions=[8, 7])["PLUGIN_PROTOCOL_VERSIONS"] == "7,8"

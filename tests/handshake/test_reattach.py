@@ -43,6 +43,8 @@ records = st.builds(
     protocol_version=st.integers(0, 2**31 - 1),
     test=st.booleans(),
     server_cert=st.none() | texts,
+    started=st.integers(0, 2**63 - 1),
+    group=st.booleans(),
 )
 
 
@@ -71,6 +73,19 @@ def test_the_material_of_tls_goes_both_ways():
     assert wire["ClientCert"] == "PEM of the host"
     assert wire["ClientKey"] == "PEM of its secret"
     assert ReattachConfig.from_json(MUTUAL.to_json()) == MUTUAL
+
+
+def test_what_tells_a_process_from_a_later_one_goes_both_ways():
+    record = ReattachConfig(network="unix", address="/p", pid=7, started=123, group=True)
+    wire = record.to_dict()
+    assert (wire["Started"], wire["Group"]) == (123, True)
+    assert ReattachConfig.from_dict(wire) == record
+
+
+@pytest.mark.parametrize("wrong", [{}, {"Addr": "here"}, {1: 2}, {"Addr": ADDRESS, "Pid": "7"}])
+def test_a_dictionary_that_is_no_record_is_refused(wrong):
+    with pytest.raises(ConfigError):
+        ReattachConfig.from_dict(wrong)
 
 
 def test_the_key_is_never_shown():

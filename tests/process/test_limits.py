@@ -53,6 +53,7 @@ async def test_a_lower_limit_that_is_in_force_already_stays() -> None:
         async with start_process(
             python("input()"), env=os.environ, limits=ResourceLimits(open_files=10_000)
         ) as process:
+            assert process.pid is not None
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == min(soft, 150)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
