@@ -54,7 +54,7 @@ from ._frames import (
     window_update_frame,
 )
 from ._headers import HeaderDecoder, HeaderEncoder
-from ._limits import TINY_FRAME, FloodGuard, Limits
+from ._limits import OVERSIZED_SECTION, TINY_FRAME, FloodGuard, Limits
 from ._settings import DEFAULT_WINDOW, LocalSettings, RemoteSettings
 from ._stream import H2Stream
 
@@ -391,7 +391,8 @@ class H2Connection:
         return data[len(expected) :]
 
     def _reset_faulted(self, fault: StreamFault) -> None:
-        self.guard.count_reset()
+        calm = fault.code is ErrorCode.ENHANCE_YOUR_CALM
+        self.guard.count_reset(OVERSIZED_SECTION if calm else 1)
         stream = self.streams.get(fault.stream_id)
         if stream is None:
             self._queue(rst_stream_frame(fault.stream_id, fault.code))
@@ -553,7 +554,7 @@ class H2Connection:
         if end_stream and headers.content_length:
             fault = "content-length without content"
         if fault is not None:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, fault)
+            raise StreamFault(stream_id, headers.fault_code, fault)
         stream = H2Stream(stream_id, self.remote.initial_window_size, self._stream_receive_window)
         self.streams[stream_id] = stream
         self._take_header_section(stream, headers, end_stream=end_stream)
@@ -561,7 +562,7 @@ class H2Connection:
 
     def _on_response(self, stream: H2Stream, headers: HeaderBlock, *, end_stream: bool) -> None:
         if headers.response_fault is not None:
-            raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, headers.response_fault)
+            raise StreamFault(stream.stream_id, headers.fault_code, headers.response_fault)
         if headers.pseudo[":status"][0] == "1":  # an informational response (section 8.1)
             if end_stream:
                 reason = "an informational response that ends the stream"
@@ -587,7 +588,7 @@ class H2Connection:
         elif stream.length_left:
             fault = "content-length and content differ"
         if fault is not None:
-            raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, fault)
+            raise StreamFault(stream.stream_id, headers.fault_code, fault)
         self.guard.useful()
         self._close_remote(stream)
         self._events.append(TrailersReceived(stream, headers, end_stream=True))

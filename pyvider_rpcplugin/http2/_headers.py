@@ -19,7 +19,7 @@ from hpack.table import HeaderTable
 from ._errors import ConnectionFault, ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Field = tuple[str, str]
 
@@ -28,6 +28,10 @@ Field = tuple[str, str]
 _CACHED_BLOCKS = 256
 _CACHED_BLOCK_SIZE = 1024
 _CACHED_TEXT_SIZE = 4096
+
+# A list that is over the bound is the fault of its stream alone as long as it can be decoded to its
+# end: the decoding table stays in step. Up to so many times the bound it is.
+_TOLERATED = 4
 
 _SIZE_UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f])+")
 _LONGEST_SIZE_UPDATES = 16
@@ -59,12 +63,14 @@ class HeaderBlock:
         request_fault: Why this may not be a request's header section; None if it may.
         response_fault: Why this may not be a response's.
         trailer_fault: Why this may not be a trailer section.
+        fault_code: What the stream of a section that may not be is reset with.
         content_length: The value of content-length, None without one.
         parsed: Room for what the layer above makes of the block, kept with it.
     """
 
     __slots__ = (
         "content_length",
+        "fault_code",
         "fields",
         "parsed",
         "pseudo",
@@ -73,10 +79,13 @@ class HeaderBlock:
         "trailer_fault",
     )
 
-    def __init__(self, pairs: Iterable[Field]) -> None:
+    def __init__(self, pairs: Iterable[Field], *, oversized: str | None = None) -> None:
         self.pseudo: dict[str, str] = {}
         fields: list[Field] = []
-        fault = _fill(pairs, self.pseudo, fields)
+        self.fault_code: ErrorCode = ErrorCode.PROTOCOL_ERROR
+        if oversized is not None:
+            self.fault_code = ErrorCode.ENHANCE_YOUR_CALM
+        fault = oversized or _fill(pairs, self.pseudo, fields)
         self.fields: tuple[Field, ...] = tuple(fields)
         self.content_length: int | None = None
         if fault is None:
@@ -165,10 +174,11 @@ class HeaderDecoder:
         max_fields: How many fields it may have.
     """
 
-    __slots__ = ("_cache", "_decoder", "_max_fields", "_table")
+    __slots__ = ("_cache", "_decoder", "_max_fields", "_max_list_size", "_table")
 
     def __init__(self, max_list_size: int, max_fields: int) -> None:
-        self._decoder = Decoder(max_header_list_size=max_list_size)
+        self._decoder = Decoder(max_header_list_size=max_list_size * _TOLERATED)
+        self._max_list_size = max_list_size
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
         self._max_fields = max_fields
@@ -177,9 +187,12 @@ class HeaderDecoder:
     def decode(self, block: bytes) -> HeaderBlock:
         """Decode one complete block.
 
+        A list that exceeds a bound has the `fault_code` ENHANCE_YOUR_CALM, and no fields.
+
         Raises:
-            ConnectionFault: It cannot be decoded, or exceeds a bound. The decoding table is then
-                out of step with the peer, so there is no way on (RFC 9113, section 4.3).
+            ConnectionFault: It cannot be decoded, or is so far over a bound that it is not worth
+                it. The decoding table is then out of step with the peer, so there is no way on
+                (RFC 9113, section 4.3).
         """
         cached = self._cache.get(block)
         if cached is not None:
@@ -198,11 +211,11 @@ class HeaderDecoder:
             # The error may quote the whole block.
             reason = f"a header block that cannot be decoded: {str(error)[:100]}"
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason) from None
+        oversized = self._oversized(pairs)
+        if oversized is not None:
+            pairs = []
         fields = [(_text(name), _text(value)) for name, value in pairs]
-        if len(fields) > self._max_fields:
-            reason = f"{len(fields)} header fields, {self._max_fields} are allowed"
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
-        decoded = HeaderBlock(fields)
+        decoded = HeaderBlock(fields, oversized=oversized)
         if updates is not None or self._table.added != added:
             self._cache.clear()
         elif (
@@ -213,6 +226,15 @@ class HeaderDecoder:
                 self._cache.clear()
             self._cache[block] = decoded
         return decoded
+
+    def _oversized(self, pairs: Sequence[tuple[bytes | str, bytes | str]]) -> str | None:
+        """Say by how much a header list is too large; None if it is not."""
+        if len(pairs) > self._max_fields:
+            return f"{len(pairs)} header fields, {self._max_fields} are allowed"
+        size = 32 * len(pairs) + sum([len(name) + len(value) for name, value in pairs])
+        if size > self._max_list_size:
+            return f"a header list of {size} octets, {self._max_list_size} are allowed"
+        return None
 
 
 def _text(octets: bytes | str) -> str:

@@ -13,6 +13,8 @@ import msgspec
 from ._errors import ConnectionFault, ErrorCode
 
 TINY_FRAME = 64
+# What a header section over its bound counts for: it costs as much to read as many that are not.
+OVERSIZED_SECTION = 50
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -20,8 +22,9 @@ class Limits(msgspec.Struct, frozen=True):
 
     Attributes:
         header_list_size: Octets of one decoded header section (announced to the peer as
-            SETTINGS_MAX_HEADER_LIST_SIZE).
-        header_fields: Fields of one header section.
+            SETTINGS_MAX_HEADER_LIST_SIZE). More is the fault of its stream alone; four times as
+            much is not decoded to its end, and ends the connection.
+        header_fields: Fields of one header section; more is the fault of its stream.
         header_block_size: Octets of one encoded header block.
         continuation_frames: CONTINUATION frames of one header block.
         settings: Entries of one SETTINGS frame.
@@ -34,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     header_list_size: int = 65_536
     header_fields: int = 512
-    header_block_size: int = 65_536
+    header_block_size: int = 131_072
     continuation_frames: int = 16
     settings: int = 128
     idle_frames: int = 1000
@@ -90,12 +93,12 @@ class FloodGuard:
                 ErrorCode.ENHANCE_YOUR_CALM, f"too many frames that do nothing (now {what})"
             )
 
-    def count_reset(self) -> None:
-        """One more stream that ended early by the peer's doing.
+    def count_reset(self, worth: int = 1) -> None:
+        """One more stream that ended early by the peer's doing; `worth` says for how many it counts.
 
         Raises:
             ConnectionFault: That was one too many.
         """
-        self.resets += 1
+        self.resets += worth
         if self.resets > self._limits.resets:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams were reset")

@@ -172,7 +172,7 @@ _MOST_FIELDS = 480
 def header_list_size(fields: Collection[Field]) -> int:
     """The size of a header section with `fields`, as peers count it (RFC 9113, section 6.5.2).
 
-    Beyond every limit if there are so many fields that a peer like ours would end the connection.
+    Beyond every limit if there are so many fields that a peer like ours would not take them.
     """
     if len(fields) > _MOST_FIELDS:
         return UNLIMITED + 1

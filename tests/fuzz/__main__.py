@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.names import DEFAULT_SHARES
+from tests.fuzz.names import SHARES
 
 _LIBRARIES = ["pyvider_rpcplugin", "hpack"]
 
@@ -33,14 +33,14 @@ def main() -> int:
 
 
 def _run_all(options: argparse.Namespace, corpus: Path) -> int:
-    wanted = options.targets or list(DEFAULT_SHARES)
-    all_shares = sum(DEFAULT_SHARES[name] for name in wanted)
+    wanted = options.targets or list(SHARES)
+    all_shares = sum(SHARES[name][0] for name in wanted)
     total, failed = 0, []
     print(
         f"{'target':14}{'inputs':>10}{'seconds':>9}{'edges':>7}{'peak MB':>9}  result", flush=True
     )
     for name in wanted:
-        runs = -(-options.runs * DEFAULT_SHARES[name] // all_shares)
+        runs = -(-options.runs * SHARES[name][0] // all_shares)
         began = time.monotonic()
         report, status = _run_one(name, runs, options.seed, corpus / name)
         figures = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", report, re.MULTILINE))
@@ -68,7 +68,12 @@ def _run_one(name: str, runs: int, seed: int, corpus: Path) -> tuple[str, int]:
         for number, octets in enumerate(seeds()[name]):
             (corpus / f"seed-{number}").write_bytes(octets)
     command = [sys.executable, "-m", "tests.fuzz", name, "--single", f"-runs={runs}"]
-    command += [f"-seed={seed}", "-print_final_stats=1", "-max_len=3000", "-timeout=20"]
+    command += [
+        f"-seed={seed}",
+        "-print_final_stats=1",
+        f"-max_len={SHARES[name][1]}",
+        "-timeout=20",
+    ]
     # What was found is one file; the report quotes it.
     command += ["-rss_limit_mb=700", f"-artifact_prefix={corpus.parent}/found-{name}-", str(corpus)]
     done = subprocess.run(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.fuzz.names import DEFAULT_SHARES
+from tests.fuzz.names import SHARES
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 
@@ -25,7 +25,7 @@ FOUND = [
 
 
 def test_each_target_has_its_share_and_its_seeds() -> None:
-    assert list(TARGETS) == list(DEFAULT_SHARES) == list(seeds())
+    assert list(TARGETS) == list(SHARES) == list(seeds())
 
 
 @pytest.mark.parametrize(("name", "octets"), FOUND)

@@ -24,6 +24,7 @@ from pyvider_rpcplugin.http2 import (
     Limits,
     RequestReceived,
     StreamReset,
+    TrailersReceived,
 )
 from pyvider_rpcplugin.http2._limits import FloodGuard
 from tests.http2.peer import (
@@ -139,20 +140,57 @@ def headers_of(block, stream_id=1):
     return HeadersFrame(stream_id, block, flags=WHOLE)
 
 
-def test_header_list_that_is_too_large(link):
-    open_stream(link)
-    block = encode([(f"name-{n}", "x" * 1000) for n in range(65)])
-    assert_calmed(link, link.feed(headers_of(block[:65_000])), "header list")
+def assert_stream_calmed(link, events, *words):
+    """The stream of the one event was reset with ENHANCE_YOUR_CALM, and nothing else happened."""
+    event = only(events, StreamReset)
+    assert (event.code, event.by_peer) == (CALM, False)
+    assert all(word in event.reason for word in words), event.reason
+    assert link.ours.take_output() == RstStreamFrame(event.stream.stream_id, CALM).serialize()
 
 
-def test_header_list_with_too_many_fields(link):
+LONG_LIST = encode([(f"name-{n}", "x" * 1000) for n in range(65)])
+MANY_FIELDS = encode([("a", "b")] * 513)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [(LONG_LIST, ("header list of", "65536")), (MANY_FIELDS, ("514 header fields",))],
+)
+def test_header_section_over_a_bound_costs_its_stream_and_no_other(link, block, words):
     open_stream(link)
-    assert_calmed(link, link.feed(headers_of(encode([("a", "b")] * 513))), "513 header fields")
+    other = open_stream(link)
+    link.ours.take_output()
+    # What it puts into the table is used by the next one.
+    block += hpack.Encoder().encode([("last", "entry")])
+    section = HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"])
+    assert_stream_calmed(link, link.feed(section), *words)
+    trailers = HeadersFrame(other.stream_id, b"\xbe", flags=["END_HEADERS", "END_STREAM"])
+    event = only(link.feed(trailers), TrailersReceived)
+    assert event.stream is other
+    assert event.headers.fields == (("last", "entry"),)
+
+
+@pytest.mark.parametrize("block", [LONG_LIST, MANY_FIELDS])
+def test_request_with_a_header_section_over_a_bound_is_refused(server, block):
+    assert server.feed(headers_of(block)) == []
+    assert server.ours.take_output() == RstStreamFrame(1, CALM).serialize()
+    assert isinstance(server.feed(headers_of(REQUEST_BLOCK, 3))[0], RequestReceived)
+
+
+def test_flood_of_header_sections_over_a_bound(server):
+    flood = [headers_of(MANY_FIELDS, 2 * n + 1) for n in range(Limits().resets // 50 + 1)]
+    assert_calmed(server, server.feed(*flood), "streams were reset")
+
+
+def test_header_list_far_over_the_bound(link):
+    open_stream(link)
+    block = hpack.Encoder().encode([("name", "x" * 3000)]) + b"\xbe" * 100
+    assert_calmed(link, link.feed(headers_of(block)), "header list")
 
 
 def test_header_block_that_is_too_large(link):
     open_stream(link)
-    assert_calmed(link, link.feed(headers_of(bytes(65_537))), "65537 octets")
+    assert_calmed(link, link.feed(headers_of(bytes(131_073))), "131073 octets")
 
 
 def test_continuation_flood(link):
@@ -163,8 +201,8 @@ def test_continuation_flood(link):
 
 def test_continuations_that_are_too_large_together(link):
     open_stream(link)
-    frames = [HeadersFrame(1, bytes(16_384))] + [ContinuationFrame(1, bytes(16_384))] * 4
-    assert_calmed(link, link.feed(*frames), "81920 octets")
+    frames = [HeadersFrame(1, bytes(16_384))] + [ContinuationFrame(1, bytes(16_384))] * 8
+    assert_calmed(link, link.feed(*frames), "147456 octets")
 
 
 def test_hpack_bomb(link):
