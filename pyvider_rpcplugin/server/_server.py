@@ -651,10 +651,8 @@ def _catch_signals(
         return None
     wanted: list[int] = [signal.SIGTERM]
     ignored: list[int] = []
-    if not hosted:
-        wanted.append(signal.SIGINT)
-    elif settings.ignore_sigint:
-        ignored.append(signal.SIGINT)
+    # Of Ctrl-C at a terminal all processes are told, and the host decides what its plugins do.
+    (ignored if hosted and settings.ignore_sigint else wanted).append(signal.SIGINT)
     return stack.enter_context(caught_signals(wanted, ignored))
 
 

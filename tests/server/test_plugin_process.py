@@ -17,6 +17,8 @@ from pyvider_rpcplugin import plugin_client
 from pyvider_rpcplugin.services import request_shutdown
 from tests.plugins import FOLDER, echo
 from tests.plugins.misc_plugin import ask
+from tests.protos.echo_grpc import EchoStub
+from tests.protos.echo_pb2 import EchoRequest
 
 pytestmark = pytest.mark.process
 
@@ -95,11 +97,38 @@ def test_sigint_is_left_to_the_host(loop: str) -> None:
         assert plugin.end()[0] == 0
 
 
-def test_sigint_ends_it_where_that_is_asked_for() -> None:
-    with Started(misc(), PLUGIN_IGNORE_SIGINT="false") as plugin:
+@LOOPS
+def test_sigint_ends_it_well_where_that_is_asked_for(loop: str) -> None:
+    with Started(misc(loop), PLUGIN_IGNORE_SIGINT="false") as plugin:
         plugin.process.send_signal(signal.SIGINT)
-        assert plugin.end()[0] not in {0, None}
+        status, out, err = plugin.end()
+        assert (status, out) == (0, "after\n")
+        assert err.split("\n") == ["printed before serving, and not flushed", "served", ""]
         assert not Path(plugin.address).exists()
+
+
+@LOOPS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_calls_that_run_may_finish_after_a_signal(loop: str, number: signal.Signals) -> None:
+    with Started(
+        echo("--loop", loop), PLUGIN_IGNORE_SIGINT="false", PLUGIN_GRPC_GRACE_PERIOD="60"
+    ) as plugin:
+
+        async def finish() -> None:
+            async with plugin_client(address=plugin.address) as client:
+                stub = client.stub(EchoStub)
+                async with stub.Bidi.open() as stream:
+                    for text in ("before", "after"):
+                        await stream.send_message(EchoRequest(text=text))
+                        reply = await stream.recv_message()
+                        assert reply is not None
+                        assert reply.text == text
+                        plugin.process.send_signal(number)
+                    await stream.end()
+
+        anyio.run(finish)
+        status, _, err = plugin.end()
+        assert (status, err) == (0, "")
 
 
 @LOOPS
