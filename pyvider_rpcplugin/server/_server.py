@@ -488,7 +488,7 @@ class RPCPluginServer:
             rpc.standing.update(reflection.methods)
         if self._hosted:
             # Whoever can connect may use it. Without a host that would be anybody.
-            rpc.add_service(ControllerService(session.request_stop))
+            rpc.add_service(ControllerService(printed.flush, session.request_stop))
         if not self.standalone:
             rpc.add_service(printed.service)
             rpc.standing.update(printed.service.methods)

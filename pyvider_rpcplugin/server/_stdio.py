@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,10 @@ class CapturedOutput:
         self._thread: threading.Thread | None = None
         self._ending = False
         self._read_all = anyio.Event()
+        # Held from the reading of a piece until it is in the buffer.
+        self._in_hand = threading.Lock()
+        self._flushing = False
+        self._read_some = anyio.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +113,25 @@ class CapturedOutput:
                 sys.stderr = self._stderr_before
         os.write(self._pipe[1], _END)
 
+    async def flush(self) -> None:
+        """Give the host a moment to take what has been printed so far."""
+        if self._pipe is None or self._ending:
+            return
+        _flush()
+        self._flushing = True
+        with anyio.move_on_after(_LAST_GRACE):
+            while True:
+                self._read_some = anyio.Event()
+                if self._in_hand.acquire(blocking=False):
+                    try:
+                        if not _wait_for_data(self._pipe[0], 0):
+                            break
+                    finally:
+                        self._in_hand.release()
+                await self._read_some.wait()
+            await self.service.flush()
+        self._flushing = False
+
     async def finish(self) -> None:
         """End it, and give the host a moment to take what is left."""
         with anyio.move_on_after(_LAST_GRACE):
@@ -119,15 +143,20 @@ class CapturedOutput:
     def _read(self, reading: int, call: Callable[[Callable[[], object]], object]) -> None:
         over = False
         while not over:
-            data = os.read(reading, _CHUNK)
-            over = not data or (self._ending and data.endswith(_END))
-            if over:
-                data = data.removesuffix(_END)
-            if data:
-                self._output.put(StdioChannel.STDOUT, data, may_wait=True)
-        # The loop may have ended.
-        with contextlib.suppress(RuntimeError):
-            call(self._read_all.set)
+            _wait_for_data(reading)
+            with self._in_hand:
+                data = os.read(reading, _CHUNK)
+                over = not data or (self._ending and data.endswith(_END))
+                if over:
+                    data = data.removesuffix(_END)
+                if data:
+                    self._output.put(StdioChannel.STDOUT, data, may_wait=True)
+            if self._flushing:
+                _call_if_it_runs(call, self._note_read)
+        _call_if_it_runs(call, self._read_all.set)
+
+    def _note_read(self) -> None:
+        self._read_some.set()
 
 
 class _CapturedStderr(io.RawIOBase):
@@ -174,6 +203,23 @@ class _CapturedStderr(io.RawIOBase):
         may_wait = threading.get_ident() != self._thread
         self._output.put(StdioChannel.STDERR, octets, may_wait=may_wait)
         return len(octets)
+
+
+def _wait_for_data(descriptor: int, timeout: float | None = None) -> bool:
+    """Wait until there is something to read, or the timeout is over; say whether there is."""
+    if not hasattr(select, "poll"):  # on Windows, where pipes cannot be waited for
+        return timeout is None
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout))
+
+
+def _call_if_it_runs(
+    call: Callable[[Callable[[], object]], object], function: Callable[[], object]
+) -> None:
+    # Both loops raise a RuntimeError of their own once they have ended.
+    with contextlib.suppress(RuntimeError):
+        call(function)
 
 
 def _descriptor(stream: Any) -> int | None:

@@ -134,6 +134,10 @@ class OutputBuffer:
         if not self.ended and not any(self._held.values()):
             await arrived.wait()
 
+    def wake(self) -> None:
+        """Have who waits look again."""
+        self._arrived.set()
+
     def end(self) -> None:
         """Say that nothing more will come."""
         self.ended = True

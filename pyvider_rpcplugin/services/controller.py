@@ -9,7 +9,7 @@ from grpclib.const import Cardinality, Handler
 from ._messages import Empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["ControllerService", "request_shutdown"]
 
@@ -19,13 +19,16 @@ _SHUTDOWN = "/plugin.GRPCController/Shutdown"
 class ControllerService:
     """Answers Shutdown, and then has the plugin stop."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, before: Callable[[], Awaitable[object]], stop: Callable[[], None]) -> None:
         """Make the service.
 
         Args:
+            before: What there is to do before the answer: some hosts close the connection as soon
+                as they have it. It bounds itself.
             stop: Begins the stop and returns at once. The call that asked for it is itself one of
                 the calls that the stop waits for, so its answer still goes out.
         """
+        self._before = before
         self._stop = stop
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -34,6 +37,7 @@ class ControllerService:
 
     async def _shutdown(self, stream: Any) -> None:
         await stream.recv_message()
+        await self._before()
         await stream.send_message(Empty())
         self._stop()
 

@@ -38,6 +38,7 @@ class StdioService:
         self._listener: anyio.CancelScope | None = None
         self._listener_gone = anyio.Event()
         self._noticed = False
+        self._all_sent = anyio.Event()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -47,6 +48,16 @@ class StdioService:
     def __mapping__(self) -> dict[str, Handler]:
         """Name the method, as a generated grpclib class does."""
         return {STREAM_STDIO: Handler(self._stream, Cardinality.UNARY_STREAM, Empty, StdioData)}
+
+    async def flush(self) -> None:
+        """Return once all that there is has been sent. The caller bounds it.
+
+        If nobody listens, it is over at once.
+        """
+        if self._listener is not None:
+            self._all_sent = anyio.Event()
+            self._output.wake()
+            await self._all_sent.wait()
 
     async def finish(self) -> None:
         """End the stream once all that there is has been sent. The caller bounds it.
@@ -70,6 +81,7 @@ class StdioService:
             finally:
                 if self._listener is scope:
                     self._listener = None
+                    self._all_sent.set()
                     self._output.listen(False)
                     self._listener_gone.set()
         if scope.cancelled_caught:
@@ -81,6 +93,7 @@ class StdioService:
         while True:
             piece = output.take(_CHUNK)
             if piece is None:
+                self._all_sent.set()
                 if output.ended:
                     return
                 await output.wait()

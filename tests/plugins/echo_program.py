@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -20,12 +22,21 @@ class Echo(Plain):
             case "print":
                 print("printed")
                 logging.getLogger("echo").warning("logged")
+            case "flood":
+                print("x" * 1_000_000)
+            case "chatter":
+                threading.Thread(target=chatter, daemon=True).start()
             case "record":
                 try:
                     text = server.reattach_config().to_json()
                 except RPCPluginError as exc:
                     text = f"{type(exc).__name__}: {exc}"
         await stream.send_message(EchoReply(text=text))
+
+
+def chatter() -> None:
+    while True:
+        os.write(1, b"x" * 100)  # which holds no lock that the interpreter's end waits for
 
 
 if __name__ == "__main__":

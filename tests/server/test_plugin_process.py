@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import pytest
+from grpclib.const import Cardinality
 
 from pyvider_rpcplugin import plugin_client
 from pyvider_rpcplugin.services import request_shutdown
+from pyvider_rpcplugin.services._messages import Empty
+from pyvider_rpcplugin.services._stdio_messages import StdioData
 from tests.plugins import FOLDER, echo
 from tests.plugins.misc_plugin import ask
 from tests.protos.echo_grpc import EchoStub
@@ -142,6 +145,29 @@ def test_the_controllers_shutdown_ends_it(loop: str) -> None:
         anyio.run(shut_down)
         status, _, err = plugin.end()
         assert (status, err) == (0, "")
+
+
+@LOOPS
+@pytest.mark.parametrize("text", ["flood", "chatter"])
+def test_the_shutdown_is_answered_whatever_is_printed(loop: str, text: str) -> None:
+    command = [sys.executable, str(FOLDER / "echo_program.py"), loop]
+    with Started(command) as plugin:
+
+        async def shut_down() -> None:
+            with anyio.fail_after(5):
+                async with plugin_client(address=plugin.address) as client:
+                    channel: Any = client.grpc_channel
+                    async with channel.request(
+                        "/plugin.GRPCStdio/StreamStdio", Cardinality.UNARY_STREAM, Empty, StdioData
+                    ) as stream:
+                        await stream.send_message(Empty(), end=True)
+                        await client.stub(EchoStub).Unary(EchoRequest(text=text))
+                        # Nobody reads the stream.
+                        await request_shutdown(channel)
+                        await stream.cancel()
+
+        anyio.run(shut_down)
+        assert plugin.end()[0] == 0
 
 
 @LOOPS

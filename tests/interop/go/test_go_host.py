@@ -217,6 +217,15 @@ def test_what_the_plugin_prints(go_programs: Path, loop: str, mtls: bool) -> Non
     assert report.ended_well
 
 
+def test_what_the_plugin_printed_last_is_not_lost(go_programs: Path, loop: str, mtls: bool) -> None:
+    # The host closes the connection as soon as Shutdown has been answered.
+    report = run_host(go_programs, python_plugin(loop), "print-last", mtls=mtls)
+    assert report.results == {"print-last": True}
+    assert report.stdout == "o" * (1 << 20) + "\nno newline"
+    assert report.stderr == "e" * (1 << 20) + "\nno newline"
+    assert report.ended_well
+
+
 def test_printing_for_the_service_of_go_plugins_own_tests(
     go_programs: Path, loop: str, mtls: bool
 ) -> None:

@@ -55,6 +55,7 @@ var actions = map[string]func(*session) (any, error){
 	"crash-exit":        func(s *session) (any, error) { return s.crash("exit") },
 	"crash-kill":        func(s *session) (any, error) { return s.crash("kill") },
 	"print":             (*session).print,
+	"print-last":        (*session).printLast,
 	"long-log":          (*session).longLog,
 	"broken":            (*session).broken,
 	"log":               (*session).log,
@@ -370,6 +371,17 @@ func (s *session) print() (any, error) {
 		return nil, err
 	}
 	return s.printed(request.Stdout, request.Stderr), nil
+}
+
+// printLast has the plugin print, and does not wait: what comes next is its end.
+func (s *session) printLast() (any, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	_, err := s.Print(ctx, &pb.PrintRequest{
+		Stdout: []byte(strings.Repeat("o", 1<<20) + "\nno newline"),
+		Stderr: []byte(strings.Repeat("e", 1<<20) + "\nno newline"),
+	})
+	return true, err
 }
 
 // printed waits until what the plugin printed last is here.
