@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,35 @@ def test_collection_that_was_off_stays_off():
         resume()
         assert not gc.isenabled()
     assert not gc.isenabled()
+
+
+def test_what_was_made_meanwhile_is_collected_later():
+    kept = Loop()
+    found = weakref.ref(kept)
+    with collection_put_off():
+        kept.itself = kept
+        del kept
+        frozen = gc.get_freeze_count()
+    assert (frozen, gc.get_freeze_count()) == (0, 0)
+    gc.collect()
+    assert found() is None
+
+
+def test_what_the_program_has_frozen_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with collection_put_off():
+            pass
+        assert 0 < gc.get_freeze_count() <= frozen
+    finally:
+        gc.unfreeze()
+
+
+class Loop:
+    """Something that only the collector can free."""
+
+    itself: Loop
 
 
 class Registers(RPCPluginProtocol):
