@@ -73,6 +73,11 @@ def log_crash(exception: BaseException) -> None:
     _write(format_record(record))
 
 
+def tell_host(level: int, message: str) -> None:
+    """Tell the host something that its user has to see, whatever the logging is set up for."""
+    _write(format_record(logger.makeRecord(logger.name, level, __file__, 0, message, (), None)))
+
+
 @contextlib.contextmanager
 def _level(changed: logging.Logger, level: int) -> Generator[None]:
     before = changed.level

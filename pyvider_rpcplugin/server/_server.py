@@ -287,6 +287,8 @@ class RPCPluginServer:
         level = level_number("INFO" if self._settings is None else self._settings.log_level)
         try:
             asked = self._asked_to_debug(debug)
+            if asked is None:
+                self._wait_for_debugger()
             with _program_logging(level, self.standalone, asked), collection_put_off() as loaded:
                 try:
                     anyio.run(
@@ -306,6 +308,16 @@ class RPCPluginServer:
         except RPCPluginError as exc:
             sys.stderr.write(f"{exc}\n")
             raise SystemExit(1) from None
+
+    def _wait_for_debugger(self) -> None:
+        """Wait for one if this program's host wants that."""
+        settings = self._settings
+        if settings is None or not settings.wait_for_debugger or self.standalone:
+            return
+        check_cookie(settings, os.environ)
+        from ._debugger import wait_for_debugger  # noqa: PLC0415 - seldom needed
+
+        wait_for_debugger()
 
     def _asked_to_debug(self, debug: bool | str | None) -> DebugServe | None:
         if self.standalone or debug is False:
