@@ -11,7 +11,7 @@ from pyvider_rpcplugin.services import check_keywords
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
     from pyvider_rpcplugin.client._sinks import OutputSink
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"]
 
-_SERVER_OPTIONS = ("versions", "tls", "standalone")
+_SERVER_OPTIONS = ("versions", "tls", "standalone", "on_shutdown")
 
 
 def plugin_server(
@@ -39,6 +39,7 @@ def plugin_server(
     versions: Mapping[int, Any] | None = None,
     tls: ssl.SSLContext | None = None,
     standalone: bool = False,
+    on_shutdown: Callable[[], object] | Iterable[Callable[[], object]] | None = None,
     **settings: Any,
 ) -> RPCPluginServer:
     """Make a plugin's server.
@@ -59,6 +60,10 @@ def plugin_server(
         tls: A context of your own instead of what the settings say about certificates. It decides
             whom to let in.
         standalone: Serve without a host: no cookie is asked for, and no line is printed.
+        on_shutdown: A function, or several, to call when the server begins to stop: calls that run
+            are still going on. It is called in the loop's thread; what is async has the time that
+            those calls have, PLUGIN_GRPC_GRACE_PERIOD, and is cancelled then. What it raises is
+            logged. Where serving is cancelled instead, it is not called.
         settings: Any setting, in lower case and without its prefix.
 
     Returns:
@@ -66,7 +71,7 @@ def plugin_server(
         with the settings.
 
     Raises:
-        ConfigError: A keyword is neither an option nor a setting.
+        ConfigError: A keyword is neither an option nor a setting, or `on_shutdown` cannot be called.
         ProtocolError: The mapping of versions is none.
     """
     # Loaded here, so that a host does not load what only its plugins need.
@@ -84,6 +89,7 @@ def plugin_server(
         versions=versions,
         tls=tls,
         standalone=standalone,
+        on_shutdown=on_shutdown,
         settings=settings,
     )
 

@@ -44,6 +44,7 @@ from pyvider_rpcplugin.services import (
 )
 
 from ._collector import collection_put_off
+from ._ending import checked_callbacks, drain
 from ._host import outlive_host, wait_for_host_to_end
 from ._listen import Place, listening
 from ._logging import log_crash, logging_to_host
@@ -53,7 +54,7 @@ from ._stdout import guarded_stdout, write_line
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from typing import Literal
 
     from anyio.abc import TaskStatus
@@ -101,6 +102,7 @@ class RPCPluginServer:
         transport_path: str | os.PathLike[str] | None = None,
         tls: ssl.SSLContext | None = None,
         standalone: bool = False,
+        on_shutdown: Callable[[], object] | Iterable[Callable[[], object]] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a server.
@@ -117,10 +119,12 @@ class RPCPluginServer:
             transport_path: The path of the socket.
             tls: A context of the caller's own for all connections.
             standalone: Serve without a host: no cookie is asked for, and no line is printed.
+            on_shutdown: Whom to tell when the end begins; see `plugin_server`.
             settings: Settings as keywords: lower case, without prefix.
 
         Raises:
             ProtocolError: The mapping of versions is none.
+            ConfigError: `on_shutdown` is nothing that can be called.
         """
         self.protocol = protocol
         self.handler = handler
@@ -132,6 +136,7 @@ class RPCPluginServer:
         ):
             msg = "PLUGIN_PROTOCOL_VERSIONS is for one protocol: here a mapping says the versions"
             raise ProtocolError(msg, hint="leave it out", phase="serve")
+        self._on_shutdown = checked_callbacks(on_shutdown)
         self._tls = tls
         self._place = Place(
             transport,
@@ -550,7 +555,7 @@ class RPCPluginServer:
                     if broker is not None:
                         tg.start_soon(broker.stop, "is closing: the plugin stops")
                     grace = settings.grpc_grace_period if self._grace is None else self._grace
-                    await rpc.stop(grace, at_last=printed.finish)
+                    await drain(rpc, grace, self._on_shutdown, printed.finish)
                     if shared is not None:
                         await shared.flush()
                 finally:

@@ -98,3 +98,14 @@ async def test_a_program_that_is_several_plugins(
     with anyio.fail_after(5):
         async with plugin_client([sys.executable, "plugins.py", "greeter"]) as client:
             assert (await client.stub(stub).Hello(request(name="Ada"))).text == "Hello, Ada!"
+
+
+async def test_a_plugin_that_is_told_of_its_end() -> None:
+    names: dict[str, Any] = {"anyio": anyio, "plugin_server": plugin_server}
+    exec(shown("on_shutdown.py"), names | {"Handler": lambda ending: Misc()}, names)
+    server: Any = names["server"]
+    server.standalone = True
+    with anyio.fail_after(5):
+        async with server.serve():
+            await server.stop()
+    assert names["ending"].is_set()
