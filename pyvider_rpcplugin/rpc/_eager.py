@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ._call import MessageChannel
     from ._channel import Channel
     from ._compression import MessageEncoding
+    from ._connection import RPCConnection
     from ._grpcio import FunctionCodec
     from ._metadata import Deadline
 
@@ -170,24 +171,24 @@ class EagerStream(ClientStream[Any, Any]):
     def begin_now(self) -> MessageChannel | None:
         """Open the stream if that can be done at once; the caller flushes."""
         connection = self._owner.connection_now()
-        if connection is None:
-            return None
+        return None if connection is None else self._open_eagerly(connection)
+
+    def _open_eagerly(self, connection: RPCConnection) -> MessageChannel:
         return self._open(connection, end=False, encoding=self.encoding)
 
     async def begin(self, *, wait_for_ready: bool) -> MessageChannel:
         """Open the stream, as soon as there is a connection; the caller flushes."""
         pause = _FIRST_PAUSE
         while True:
-            messages = self.begin_now()
-            if messages is not None:
-                return messages
             try:
-                await self._owner.wait_connection(self._due)
+                connection = await self._owner.wait_connection(self._due)
             except ConnectionLost as error:
                 if not wait_for_ready or error.exit is not None:
                     raise
                 await anyio.sleep(pause)
                 pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+            else:
+                return self._open_eagerly(connection)
 
 
 class Call:
@@ -511,15 +512,13 @@ class StreamedResponse(Call):
 
     def __init__(self, stream: EagerStream, *, wait_for_ready: bool) -> None:
         super().__init__(stream, wait_for_ready=wait_for_ready)
-        self._responses: _Responses | None = None
-        self._reading = False
+        self._reading: bool | None = None  # by `read`, or not
 
     def __aiter__(self) -> _Responses:
         if self._reading:
             raise aio().UsageError(_STYLES)
-        if self._responses is None:
-            self._responses = _Responses(self)
-        return self._responses
+        self._reading = False
+        return _Responses(self)
 
     async def read(self) -> Any:
         """The next response; `grpc.aio.EOF` at the end.
@@ -527,7 +526,7 @@ class StreamedResponse(Call):
         Raises:
             grpc.aio.AioRpcError: The status is not OK.
         """
-        if self._responses is not None:
+        if self._reading is False:
             raise aio().UsageError(_STYLES)
         self._reading = True
         return await self.next_response()
