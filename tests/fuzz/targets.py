@@ -33,7 +33,7 @@ from pyvider_rpcplugin.http2._frames import FrameReader
 from pyvider_rpcplugin.http2._headers import HeaderDecoder
 from pyvider_rpcplugin.logs import StderrParser, readable
 from pyvider_rpcplugin.process import LineSplitter
-from pyvider_rpcplugin.rpc._client_stream import _ResponseHead, _Trailers
+from pyvider_rpcplugin.rpc._client_stream import ResponseHead, _Trailers
 from pyvider_rpcplugin.rpc._codecs import default_details_codec
 from pyvider_rpcplugin.rpc._compression import ENCODINGS
 from pyvider_rpcplugin.rpc._messages import MessageBuffer, MessageTooLarge
@@ -215,7 +215,7 @@ def hpack(octets: bytes) -> None:
             head.metadata()
             assert head.timeout is None or head.timeout >= 0
         if headers.response_fault is None:
-            _ResponseHead(headers)
+            ResponseHead(headers)
         if headers.trailer_fault is None:
             _Trailers(headers)
             status_from_trailers(headers.fields, codec)
@@ -254,7 +254,7 @@ def metadata(octets: bytes) -> None:
         RequestHead(request).metadata()
     response = HeaderBlock([(":status", "200"), *fields])
     if response.response_fault is None:
-        _ResponseHead(response)
+        ResponseHead(response)
     trailers = HeaderBlock(fields)
     if trailers.trailer_fault is None:
         _Trailers(trailers)
