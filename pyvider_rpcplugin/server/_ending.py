@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -12,7 +11,7 @@ from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from pyvider_rpcplugin.rpc import Server
 
@@ -29,8 +28,9 @@ def checked_callbacks(given: Any) -> tuple[Callback, ...]:
     """
     if given is None:
         return ()
-    several = cast("Iterable[Any]", given if isinstance(given, Iterable) else (given,))
-    for callback in (callbacks := tuple(several)):
+    several = given if hasattr(given, "__iter__") else (given,)
+    callbacks: tuple[Any, ...] = tuple(several)
+    for callback in callbacks:
         if not callable(callback):
             msg = f"on_shutdown= takes functions without arguments, not {type(callback).__name__}"
             raise ConfigError(msg, phase="settings")
