@@ -81,7 +81,7 @@ class Announcement:
         record = self._record()
         if self._name is None:
             line = record.to_json()
-            how = "with plugin_client(reattach=ReattachConfig.from_json(...)) and this record:"
+            how = "with plugin_client(reattach=...) and this record:"
         else:
             line = format_reattach_providers({self._name: record})
             how = f"with\n\n    export TF_REATTACH_PROVIDERS={shlex.quote(line)}\n"

@@ -88,8 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--transport", default=None)
+    parser.add_argument("--debug", action="store_true", default=None)
     options = parser.parse_args()
-    plugin_server(handler=Outer("outer"), transport=options.transport).run(backend=options.loop)
+    server = plugin_server(handler=Outer("outer"), transport=options.transport)
+    server.run(backend=options.loop, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from pyvider_rpcplugin.services._messages import ConnInfo, Empty
 from tests.plugins import FOLDER, echo
 from tests.plugins.misc_plugin import Misc, ask
 from tests.plugins.versions_plugin import Numbered, which
-from tests.protos.echo_grpc import EchoStub
-from tests.protos.echo_pb2 import EchoRequest
+from tests.protos.echo_grpc import EchoBase, EchoStub
+from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 NAME = "registry.terraform.io/ns/name"
@@ -97,6 +97,38 @@ def test_it_prints_the_record_that_hosts_in_go_know_and_serves_until_ctrl_c(loop
         assert "until Ctrl-C" in err
         assert "Traceback" not in err
         assert not Path(record.address).exists()
+
+
+class Host(EchoBase):
+    """What the host serves."""
+
+    async def Unary(self, stream):
+        request = await stream.recv_message()
+        await stream.send_message(EchoReply(text=f"heard {request.text}"))
+
+    async def ServerStream(self, stream): ...
+    async def ClientStream(self, stream): ...
+    async def Bidi(self, stream): ...
+
+
+@pytest.mark.process
+@LOOPS
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+async def test_hosts_attach_by_the_record_and_leave_it_running(loop: str, transport: str) -> None:
+    command = [sys.executable, str(FOLDER / "broker_plugin.py"), "--loop", loop, "--debug"]
+    with Debugged([*command, "--transport", transport]) as plugin:
+        with anyio.fail_after(10):
+            for _ in range(2):  # one host after the other
+                async with plugin_client(reattach=plugin.line) as client:
+                    assert (client.pid, client.negotiated_version) == (plugin.process.pid, 1)
+                    await client.ping()
+                    async with client.broker.serve(Host()) as number:
+                        asked = EchoRequest(text="call-back", count=number)
+                        reply = await client.stub(EchoStub).Unary(asked)
+                        assert reply.text == "heard from the plugin"
+                assert not client.exited.is_set()
+        assert plugin.process.poll() is None
+        assert plugin.end()[0] == 0
 
 
 @pytest.mark.process

@@ -69,6 +69,8 @@ def test_a_program_that_reads_its_arguments_itself(tmp_path: Path) -> None:
     command = [*program(tmp_path, "debug_arguments.py"), "--attach"]
     with Debugged(command) as plugin:
         assert plugin.record().protocol_version == 1
+        host = shown("debug_host.py")
+        anyio.run(lambda: run(host, plugin_client=plugin_client, record=plugin.line))
         assert plugin.end()[0] == 0
 
 
