@@ -158,12 +158,17 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
+def python_path(prepared: Prepared) -> str:
+    """Where the modules are found, and whatever else is found already."""
+    return os.pathsep.join(filter(None, [str(prepared.modules), os.environ.get("PYTHONPATH")]))
+
+
 def drive_provider(prepared: Prepared, loop: str) -> int:
     """Run the host in Python, which starts the provider."""
     host = HERE / "terraform_provider_random" / "host.py"
     return subprocess.run(
         [sys.executable, host, prepared.program, loop],
-        check=False, env={**os.environ, "PYTHONPATH": str(prepared.modules)},
+        check=False, env={**os.environ, "PYTHONPATH": python_path(prepared)},
     ).returncode  # fmt: skip
 
 
@@ -174,7 +179,7 @@ def run_tflint(prepared: Prepared, loop: str) -> int:
         # TFLint starts what has this name, with no arguments.
         plugin = Path(plugins) / "tflint-ruleset-pets"
         command = shlex.join([sys.executable, str(here / "ruleset.py"), loop])
-        modules = shlex.quote(str(prepared.modules))
+        modules = shlex.quote(python_path(prepared))
         plugin.write_text(f"#!/bin/sh\nPYTHONPATH={modules} exec {command}\n")
         plugin.chmod(0o700)
         return subprocess.run(

@@ -49,8 +49,10 @@ class Owner:
         session = self.session
         assert self.is_over == (session.fault is not None)
         assert all(size <= WINDOW for size in self.held.values())
-        assert all(0 <= stream.receive_window <= WINDOW for stream in session.streams.values())
-        waiting = [s for s in self.opened if not s.accepted and s.id in session.streams]
+        assert all(0 <= s.receive_window <= WINDOW for s in session.streams.values())
+        streams = session.streams
+        # A number may come again, for another stream.
+        waiting = [s for s in self.opened if not s.accepted and streams.get(s.id) is s]
         assert len(waiting) <= BACKLOG
         ours = [s for s in session.streams.values() if s.id % 2 != self.peer % 2]
         assert sum(not stream.accepted for stream in ours) <= BACKLOG
