@@ -30,6 +30,7 @@ def test_importing_the_package_loads_nothing_heavy():
     own = {name for name in loaded if name.startswith("pyvider")}
     assert own == {
         "pyvider_rpcplugin",
+        "pyvider_rpcplugin._collector",
         "pyvider_rpcplugin._lazy",
         "pyvider_rpcplugin._version",
     }
@@ -49,6 +50,54 @@ def test_the_errors_need_the_standard_library_alone():
     loaded = modules_after("import pyvider_rpcplugin.exception")
     roots = {name.partition(".")[0] for name in loaded}
     assert roots - sys.stdlib_module_names == {"pyvider_rpcplugin"}
+
+
+HOST = """
+import json, sys
+import anyio
+from pyvider_rpcplugin import RPCPluginError, plugin_client
+
+def note(event, arguments):
+    if event == "subprocess.Popen":
+        loaded[:] = sys.modules
+
+async def main():
+    options = {"auto_mtls": False, "client_retry_enabled": False}
+    try:
+        async with plugin_client([sys.executable, "-c", ""], **options):
+            pass
+    except RPCPluginError:
+        pass
+
+loaded = []
+sys.addaudithook(note)
+anyio.run(main, backend=sys.argv[1])
+print(json.dumps(loaded))
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_host_starts_its_plugin_before_it_loads_what_it_needs_once_that_runs(backend: str):
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, backend], capture_output=True, text=True, check=True
+    )
+    loaded = set(json.loads(done.stdout))
+    assert "pyvider_rpcplugin.client._launch" in loaded
+    own = {name.removeprefix("pyvider_rpcplugin.") for name in loaded}
+    assert not own & {
+        "client._host",
+        "client._relay",
+        "crypto._source",
+        "handshake._line",
+        "handshake._reader",
+        "http2",
+        "logs._parse",
+        "rpc._channel",
+        "services.broker",
+        "services.stdio",
+        "transport.tcp",
+        "transport.unix",
+    }
 
 
 @pytest.mark.parametrize("name", pyvider_rpcplugin.__all__)

@@ -6,18 +6,14 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from pyvider_rpcplugin import transport as transports
 from pyvider_rpcplugin.exception import ConfigError, TransportError
-from pyvider_rpcplugin.transport import (
-    RPCPluginTransport,
-    StreamListener,
-    TCPSocketTransport,
-    UnixSocketTransport,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +42,7 @@ class Place:
         Raises:
             ConfigError: There is no such transport.
         """
-        if isinstance(self.transport, RPCPluginTransport):
+        if isinstance(self.transport, transports.RPCPluginTransport):
             yield self.transport
             return
         if self.transport is not None:
@@ -59,7 +55,7 @@ class Place:
             names = settings.server_transports
         for name in names:
             if name == "unix":
-                yield UnixSocketTransport(
+                yield transports.UnixSocketTransport(
                     self.path or settings.server_unix_socket_path or None,
                     folder=settings.unix_socket_dir or None,
                     group=settings.unix_socket_group or None,
@@ -67,7 +63,7 @@ class Place:
             elif name == "tcp":
                 host = self.host if self.host is not None else settings.server_host
                 for port in self._ports(settings):
-                    yield TCPSocketTransport(host, port)
+                    yield transports.TCPSocketTransport(host, port)
             else:
                 msg = f"unknown transport {name!r}"
                 raise ConfigError(msg, hint='known are "unix" and "tcp"', phase="listen")

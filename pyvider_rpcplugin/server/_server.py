@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import msgspec
 
+from pyvider_rpcplugin._collector import collection_put_off
 from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
 from pyvider_rpcplugin.config import Settings, level_number, load_settings
 from pyvider_rpcplugin.crypto import plugin_tls
@@ -43,7 +44,6 @@ from pyvider_rpcplugin.services import (
     rpc_options,
 )
 
-from ._collector import collection_put_off
 from ._ending import checked_callbacks, drain
 from ._host import outlive_host, wait_for_host_to_end
 from ._listen import Place, listening

@@ -1,4 +1,4 @@
-"""Garbage collection, put off while a program loads its event loop."""
+"""Garbage collection, put off while modules are loaded."""
 
 from __future__ import annotations
 

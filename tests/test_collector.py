@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pyvider_rpcplugin import RPCPluginProtocol, plugin_server
-from pyvider_rpcplugin.server._collector import collection_put_off
+from pyvider_rpcplugin._collector import collection_put_off
 
 if TYPE_CHECKING:
     from collections.abc import Generator
