@@ -211,10 +211,10 @@ class HeaderDecoder:
             # The error may quote the whole block.
             reason = f"a header block that cannot be decoded: {str(error)[:100]}"
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason) from None
-        oversized = self._oversized(pairs)
-        if oversized is not None:
-            pairs = []
         fields = [(_text(name), _text(value)) for name, value in pairs]
+        oversized = self._oversized(fields)
+        if oversized is not None:
+            fields = []
         decoded = HeaderBlock(fields, oversized=oversized)
         if updates is not None or self._table.added != added:
             self._cache.clear()
@@ -227,11 +227,11 @@ class HeaderDecoder:
             self._cache[block] = decoded
         return decoded
 
-    def _oversized(self, pairs: Sequence[tuple[bytes | str, bytes | str]]) -> str | None:
+    def _oversized(self, fields: Sequence[Field]) -> str | None:
         """Say by how much a header list is too large; None if it is not."""
-        if len(pairs) > self._max_fields:
-            return f"{len(pairs)} header fields, {self._max_fields} are allowed"
-        size = 32 * len(pairs) + sum([len(name) + len(value) for name, value in pairs])
+        if len(fields) > self._max_fields:
+            return f"{len(fields)} header fields, {self._max_fields} are allowed"
+        size = 32 * len(fields) + sum([len(name) + len(value) for name, value in fields])
         if size > self._max_list_size:
             return f"a header list of {size} octets, {self._max_list_size} are allowed"
         return None
