@@ -286,6 +286,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Calls that the peer may have running at a time on one connection.",
         ),
     ] = 1000
+    max_concurrent_calls: Annotated[
+        int,
+        _Setting(
+            kinds.WholeNumber(1, 2**31 - 1),
+            _BOTH,
+            "Calls that run at a time on all connections of a server together; more are refused "
+            "with UNAVAILABLE at once.",
+        ),
+    ] = 4000
+    max_connections: Annotated[
+        int,
+        _Setting(
+            kinds.WholeNumber(1, 1_000_000),
+            _BOTH,
+            "Connections that a server has at a time. One more takes the place of one whose client "
+            "has not spoken yet, or is turned away.",
+        ),
+    ] = 256
     client_retry_enabled: Annotated[
         bool,
         _Setting(_SWITCH, _HOST, "Start a plugin again after a failure that may have passed."),

@@ -18,6 +18,7 @@ from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
 from pyvider_rpcplugin.http2 import (
     ConnectionFaulted,
     DataReceived,
+    ErrorCode,
     Event,
     GoAwayReceived,
     H2Connection,
@@ -286,8 +287,13 @@ class RPCConnection(Incoming):
         timeout = self.options.settings_timeout
         await anyio.sleep(timeout)
         if not self.ready:
-            self.lose(ConnectionError(f"the client sent no HTTP/2 within {timeout:g} s"))
-            self._stop_reading()
+            logger.warning("rpc.connection.silent peer=%s for_s=%g", self.peer.addr(), timeout)
+            self.give_up(f"within {timeout:g} s")
+
+    def give_up(self, reason: str) -> None:
+        """End a connection whose client has sent no HTTP/2."""
+        self.lose(ConnectionError(f"the client sent no HTTP/2: {reason}"))
+        self._stop_reading()
 
     def close(self) -> None:
         """Take nothing more in; what is queued, and a GOAWAY, is still sent. Then `run` ends."""
@@ -309,7 +315,7 @@ class RPCConnection(Incoming):
         h2, guard = self.h2, self.h2.guard
         keepalive = self.options.keepalive_time > 0
         with anyio.CancelScope() as self._read_scope:
-            while not self._closing:
+            while not self._closing and self.lost is None:
                 try:
                     data = await receive(_RECEIVE_SIZE)
                 except anyio.EndOfStream:
@@ -330,7 +336,10 @@ class RPCConnection(Incoming):
                 if h2.output_size:
                     self.flush()
                     if h2.output_size > _LARGEST_OUTPUT:
-                        self.lose(ConnectionError("the peer does not read what it asks for"))
+                        reason = "the peer does not read what it asks for"
+                        logger.warning("rpc.connection.unread peer=%s %s", self.peer.addr(), reason)
+                        h2.close(ErrorCode.ENHANCE_YOUR_CALM, reason)
+                        self.lose(ConnectionError(reason))
                         return
                 if self.lost is not None:
                     return

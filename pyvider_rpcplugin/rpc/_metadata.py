@@ -140,11 +140,15 @@ def encode_metadata(metadata: MetadataLike) -> list[Field]:
     return fields
 
 
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""When a call that was refused may be tried again: a trailer that is for callers, too."""
+
+
 def decode_metadata(fields: Iterable[Field]) -> Metadata:
     """The metadata among header fields, in order; a binary value that is malformed is left out."""
     metadata = new_metadata()
     for key, value in fields:
-        if key in _RESERVED or key.startswith("grpc-"):
+        if key in _RESERVED or (key.startswith("grpc-") and key != PUSHBACK_KEY):
             continue
         if key.endswith("-bin"):
             # A proxy may have joined several fields into one.

@@ -17,6 +17,10 @@ class RPCOptions(msgspec.Struct, frozen=True):
             decompression); a larger one is RESOURCE_EXHAUSTED before it is buffered. -1: no limit.
         max_send_message_size: The same for what we send.
         max_concurrent_streams: Calls that a client may have in flight on one connection.
+        max_concurrent_calls: Calls that a server takes on all connections together, until their
+            handlers have ended; others are refused with UNAVAILABLE at once.
+        max_connections: Connections that a server has at a time. One more takes the place of the
+            oldest one whose client has not spoken yet; if there is none, it is turned away.
         keepalive_time: Seconds of silence after which a connection is probed with PING; 0: never.
             grpc-go servers close connections that are probed more often than every five minutes.
         keepalive_timeout: Seconds within which the probe must be answered.
@@ -29,6 +33,8 @@ class RPCOptions(msgspec.Struct, frozen=True):
     max_receive_message_size: int = 268_435_456
     max_send_message_size: int = -1
     max_concurrent_streams: int = 1000
+    max_concurrent_calls: int = 4000
+    max_connections: int = 256
     keepalive_time: float = 0.0
     keepalive_timeout: float = 20.0
     settings_timeout: float = 30.0

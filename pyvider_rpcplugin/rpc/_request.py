@@ -20,7 +20,7 @@ from ._status import CallStatus
 if TYPE_CHECKING:
     from grpclib.metadata import _Metadata as Metadata
 
-    from pyvider_rpcplugin.http2 import HeaderBlock
+    from pyvider_rpcplugin.http2 import Field, HeaderBlock
 
     from ._compression import MessageEncoding
 
@@ -30,6 +30,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
     status: CallStatus
     http_status: str = "200"
+    fields: tuple[Field, ...] = ()
 
 
 class RequestHead:

@@ -17,6 +17,7 @@ from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
 
+from ._admission import Admission
 from ._call import encoding_named
 from ._codecs import (
     CodecHandler,
@@ -87,6 +88,7 @@ class Server:
         generic_handlers: Handlers of grpcio's form that do not list their methods.
         standing: Methods whose calls live as long as their connection: a stop does not wait for
             them, but for all others, and then ends them.
+        admission: Counts connections and calls, and refuses those that are too many.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Server:
         self._stopping = False
         self._threads: anyio.CapacityLimiter | None = None
         self.generic_handlers: list[Any] = []
+        self.admission: Admission = Admission(self.options)
         for handler in handlers:
             self.add_service(handler)
 
@@ -123,8 +126,12 @@ class Server:
         """The full names of the services, sorted."""
         return tuple(sorted({path.split("/")[1] for path in self.methods}))
 
-    def add_service(self, handler: Servable) -> None:
+    def add_service(self, handler: Servable, *, vital: bool = False) -> None:
         """Serve the methods of `handler`.
+
+        Args:
+            handler: What is served.
+            vital: Whether its calls are taken even while there are too many.
 
         Raises:
             ProtocolError: It has no `__mapping__`, or one of its methods is served already.
@@ -135,7 +142,10 @@ class Server:
             message = f"{kind} cannot be served: it has no __mapping__ method"
             hint = "Derive the handler from the *Base class that grpclib generated."
             raise ProtocolError(message, hint)
-        self._add_methods(mapping())
+        methods = mapping()
+        self._add_methods(methods)
+        if vital:
+            self.admission.vital.update(methods)
 
     def _add_methods(self, methods: Mapping[str, Handler]) -> None:
         twice = sorted(
@@ -243,6 +253,9 @@ class Server:
         if self._stopping:  # It was accepted just before, and `stop` does not know of it.
             await anyio.aclose_forcefully(stream)
             return
+        if not self.admission.has_room(len(self._connections)) and not self._drop_silent():
+            await self.admission.turn_away(stream)
+            return
         connection = _ServerConnection(self, stream)
         self._connections.add(connection)
         try:
@@ -251,6 +264,20 @@ class Server:
             logger.exception("rpc.connection.failed")
         finally:
             self._connections.discard(connection)
+
+    def _drop_silent(self) -> bool:
+        """End the oldest connection whose client has not spoken yet; False if there is none.
+
+        So nobody is kept out by those that connect and say nothing.
+        """
+        silent = [one for one in self._connections if one.silent]
+        if not silent:
+            return False
+        self.admission.log_full()
+        oldest = min(silent, key=lambda one: one.number)
+        oldest.give_up()
+        self._connections.discard(oldest)
+        return True
 
     async def stop(
         self, grace: float, *, at_last: Callable[[], Awaitable[object]] | None = None
@@ -378,7 +405,7 @@ class Server:
             ("content-type", self._content_type),
             ("grpc-accept-encoding", ACCEPTED),
         ]
-        return self._encoder.encode([*head, *status_fields(refusal.status, None)])
+        return self._encoder.encode([*head, *status_fields(refusal.status, None), *refusal.fields])
 
 
 class _ServerConnection:
@@ -410,6 +437,20 @@ class _ServerConnection:
             self._tasks = None
             self.idle.set()
             self.ended.set()
+
+    @property
+    def number(self) -> int:
+        """The later a connection was made, the higher."""
+        return self._connection.number
+
+    @property
+    def silent(self) -> bool:
+        """Whether the client has sent no HTTP/2 yet."""
+        return not self._connection.ready
+
+    def give_up(self) -> None:
+        """End a connection whose client says nothing, for others to have its place."""
+        self._connection.give_up("others need its place")
 
     def drain(self) -> None:
         """Take no more calls; close once the running ones have ended."""
@@ -460,6 +501,8 @@ class _ServerConnection:
             elif codec is None:
                 message = f"messages in the format {head.subtype!r}, which is not served"
                 refusal = Refusal(CallStatus(Status.UNKNOWN, message), "415")
+            else:
+                refusal = server.admission.refuse_call(head.path)
         if refusal is not None or handler is None or codec is None or self._tasks is None:
             self._refuse(stream, refusal)
             return
@@ -468,6 +511,7 @@ class _ServerConnection:
             server, self._connection, stream, head, handler, deadline, codec
         )
         self._calls.add(call)
+        server.admission.begin_call(head.path)
         call.task = self._tasks.create_task(self._run_call(call, handler), name=head.path)
 
     def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
@@ -501,6 +545,7 @@ class _ServerConnection:
             self._finish(call, status)
             call.task = None
             self._calls.discard(call)
+            self._server.admission.end_call(call.head.path)
             if self._draining:
                 self._close_if_idle()
 

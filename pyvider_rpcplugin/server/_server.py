@@ -474,7 +474,7 @@ class RPCPluginServer:
                         tls.credentials,
                         None if shared is None else shared.ways,
                     )
-                    rpc.add_service(broker)
+                    rpc.add_service(broker, vital=True)
                 try:
                     await self._accept(
                         rpc,
@@ -498,16 +498,16 @@ class RPCPluginServer:
         self, rpc: Server, settings: Settings, session: Session[str], printed: CapturedOutput
     ) -> None:
         if settings.health_service_enabled:
-            rpc.add_service(self._health)
+            rpc.add_service(self._health, vital=True)
         if settings.reflection_enabled:
             reflection = ReflectionService(lambda: rpc.services)
             rpc.add_service(reflection)
             rpc.standing.update(reflection.methods)
         if self._hosted:
             # Whoever can connect may use it. Without a host that would be anybody.
-            rpc.add_service(ControllerService(printed.flush, session.request_stop))
+            rpc.add_service(ControllerService(printed.flush, session.request_stop), vital=True)
         if not self.standalone:
-            rpc.add_service(printed.service)
+            rpc.add_service(printed.service, vital=True)
             rpc.standing.update(printed.service.methods)
 
     async def _accept(

@@ -21,6 +21,8 @@ def rpc_options(settings: Settings) -> RPCOptions:
         max_receive_message_size=settings.grpc_max_receive_message_size,
         max_send_message_size=settings.grpc_max_send_message_size,
         max_concurrent_streams=settings.max_concurrent_streams,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        max_connections=settings.max_connections,
         keepalive_time=settings.grpc_keepalive_time_ms / 1000,
         keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
         settings_timeout=settings.connection_timeout,

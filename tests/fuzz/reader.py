@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from hyperframe.frame import PriorityFrame, SettingsFrame
 
-from tests.http2.test_differential import BLOCKS, ODD, STREAMS, data, headers, raw
+from tests.http2 import test_differential
+from tests.http2.test_differential import BLOCKS, ODD, STREAMS, raw
 
 T = TypeVar("T")
+
+# Making a frame takes longer than reading it.
+headers = functools.cache(test_differential.headers)
+data = functools.cache(test_differential.data)
+
+
+@functools.cache
+def priority(stream_id: int, on: int) -> bytes:
+    frame = PriorityFrame(stream_id, depends_on=on, stream_weight=1)
+    return frame.serialize()
+
 
 _BLOCKS = list(BLOCKS)
 _WAYS = ("plain", "padded", "priority", "continued")
@@ -92,8 +105,7 @@ def _frame(what: int, stream_id: int, reader: Reader) -> Any:
     if what == 8:
         on = reader.choice(STREAMS)
         label = "PRIORITY on itself" if (stream_id or 1) == on else "PRIORITY"
-        frame = PriorityFrame(stream_id or 1, depends_on=on, stream_weight=1)
-        return label, stream_id or 1, frame.serialize()
+        return label, stream_id or 1, priority(stream_id or 1, on)
     if what == 9:
         values = {1 + reader.number() % 6: reader.choice(_VALUES) for _ in range(stream_id % 3)}
         return "SETTINGS", 0, SettingsFrame(0, settings=values).serialize()

@@ -1,0 +1,1 @@
+"""Attacks, over real sockets: each shows that its bound holds, and that others do not notice."""
