@@ -54,7 +54,8 @@ async def test_calls_that_are_too_many_are_refused_at_once_and_the_others_comple
                 async with request(channel, "ClientStream") as stream:
                     try:
                         await stream.send_message(EchoRequest(), end=True)
-                        results.append((await stream.recv_message()).text)
+                        reply: Any = await stream.recv_message()
+                        results.append(reply.text)
                         await stream.recv_trailing_metadata()
                     except GRPCError as error:
                         await stream_trailers(stream)
