@@ -13,16 +13,18 @@ from pyvider_rpcplugin._lazy import lazy_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._errors import RemoteError, raises
+    from ._errors import RemoteError
     from ._proxy import make_proxy
+    from ._raises import raises
     from ._results import ResultStream
     from ._service import TypedService
 
 __all__ = ["RemoteError", "ResultStream", "TypedService", "make_proxy", "raises"]
 
 _HOMES = {  # A plugin serves, a host calls.
-    "_errors": ("RemoteError", "raises"),
+    "_errors": ("RemoteError",),
     "_proxy": ("make_proxy",),
+    "_raises": ("raises",),
     "_results": ("ResultStream",),
     "_service": ("TypedService",),
 }

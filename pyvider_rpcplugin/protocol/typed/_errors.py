@@ -5,22 +5,20 @@ from __future__ import annotations
 import logging
 import traceback
 import typing
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pyvider_rpcplugin.rpc import ClientStream, ServerStream
 
-__all__ = ["RemoteError", "raises"]
+__all__ = ["RemoteError"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ERROR_KEY = "pyvider-exception-bin"
 """The trailer that tells of an exception."""
@@ -50,33 +48,6 @@ class RemoteError(GRPCError):
 
     def __str__(self) -> str:
         return f"{self.status.name}: {self.message}"
-
-
-def raises(*errors: type[Exception]) -> Callable[[T], T]:
-    """Say which exceptions a method, or all methods of a class, raise on the other side as well.
-
-    For the interface that the caller has, whether a class or a protocol. An exception of such a
-    class, or derived from one, arrives as that class: with its `args`, and with the attributes
-    that the class annotates, as its fields. Its constructor is not called.
-
-    Args:
-        errors: The classes.
-
-    Raises:
-        TypeError: One of them is no class of exceptions.
-    """
-    given: tuple[Any, ...] = errors
-    for error in given:
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            msg = f"raises() takes classes of exceptions, not {error!r}"
-            raise TypeError(msg)
-
-    def mark(thing: T) -> T:
-        said = vars(thing).get("__remote_errors__", ())
-        thing.__remote_errors__ = (*said, *errors)  # type: ignore[attr-defined]  # anything's
-        return thing
-
-    return mark
 
 
 class _Raised(msgspec.Struct):
@@ -240,6 +211,4 @@ class Registry:
 
 def _printable(text: str) -> str:
     """Text for a terminal: what it says may be anything."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -6,7 +6,9 @@ import collections.abc
 import inspect
 import types
 import typing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pyvider_rpcplugin.exception import ProtocolError
 
@@ -27,20 +29,20 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ASYNC_WORDS = ("Async", "Awaitable", "Coroutine")
 
 
-class Stream(NamedTuple):
+class Stream(msgspec.Struct, frozen=True):
     """Items that come one after the other."""
 
     item: Any
 
 
-class Function(NamedTuple):
+class Function(msgspec.Struct, frozen=True):
     """Something to call back: what it takes, and what awaiting it gives."""
 
     parameters: tuple[Any, ...]
     result: Any
 
 
-class Parameter(NamedTuple):
+class Parameter(msgspec.Struct, frozen=True):
     """One argument.
 
     Attributes:
@@ -60,7 +62,7 @@ class Parameter(NamedTuple):
     is_optional: bool = False
 
 
-class Method(NamedTuple):
+class Method(msgspec.Struct, frozen=True):
     """One method of an interface.
 
     Attributes:

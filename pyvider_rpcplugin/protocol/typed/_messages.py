@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,6 +46,14 @@ def cannot_carry(where: str, error: Exception) -> ProtocolError:
     if "union" in str(error).lower():
         hint = "Of several classes in a union each needs a tag: class X(msgspec.Struct, tag=True)."
     return ProtocolError(f"{where} cannot be sent: {error}", hint, phase="serve")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like another one; None: none is."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for what went wrong
+
+    found = get_close_matches(name, list(known), n=1)
+    return found[0] if found else None
 
 
 # --- the caller's side -----------------------------------------------------------------------
@@ -144,8 +151,8 @@ def _complaint(method: Method, data: bytes, error: Exception) -> str:
     known = {one.name: one for one in method.parameters}
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name[:100], known, n=1)
-            hint = f"; is it {near[0]!r}?" if near else ""
+            near = nearest(name[:100], known)
+            hint = "" if near is None else f"; is it {near!r}?"
             return f"there is no argument {name[:100]!r}{hint}"
     for one in known.values():
         if one.name not in given:

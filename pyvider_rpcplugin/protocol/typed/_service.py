@@ -12,7 +12,6 @@ from msgspec.structs import astuple
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.rpc import CodecHandler
 
-from ._errors import send_error
 from ._formats import FORMATS, MSGPACK
 from ._interface import methods_of, names_of
 from ._iterators import close_iterator
@@ -112,7 +111,7 @@ class _ServedMethod:
         except GRPCError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
-            await send_error(call, error, self._method.errors)
+            await self._failed(call, error)
             return
         await call.send_message(messages.result(result))
 
@@ -134,7 +133,12 @@ class _ServedMethod:
         except GRPCError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: as above
-            await send_error(call, error, self._method.errors)
+            await self._failed(call, error)
+
+    async def _failed(self, call: AnyCall, error: Exception) -> None:
+        from ._errors import send_error  # noqa: PLC0415 - not before it is needed
+
+        await send_error(call, error, self._method.errors)
 
     def _other_messages(self) -> PackedMessages:
         raise NotImplementedError
