@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin._tasks import AnyTaskGroup
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
+    from pyvider_rpcplugin.protocol.typed import Service
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker
 
@@ -245,6 +246,40 @@ class RPCPluginClient:
             timeout=timeout,
             metadata=metadata,
         )
+
+    async def check(
+        self, interface: Callable[..., object], *, service_name: str | None = None
+    ) -> None:
+        """Compare an interface with what the plugin serves, to know before its first call.
+
+        Without, a mismatch is the failure of the call that it is about. The caller bounds it.
+
+        Args:
+            interface: A class, or a typing.Protocol.
+            service_name: The service's name; by default the interface's.
+
+        Raises:
+            ProtocolError: The plugin does not serve it so. All differences are named.
+            RPCPluginError: The client is not running.
+            GRPCError: The plugin cannot be asked.
+        """
+        from pyvider_rpcplugin.protocol.typed import check  # noqa: PLC0415 - not for stubs
+
+        await check(self._current_channel(), interface, service_name)
+
+    async def describe(self) -> dict[str, Service]:
+        """Ask the plugin what its typed services are. The caller bounds it.
+
+        Returns:
+            The services by their names: the docstrings and JSON schemas of their methods.
+
+        Raises:
+            RPCPluginError: The client is not running.
+            GRPCError: The plugin cannot be asked; UNIMPLEMENTED: it has none.
+        """
+        from pyvider_rpcplugin.protocol.typed import describe_services  # noqa: PLC0415 - likewise
+
+        return await describe_services(self._current_channel())
 
     async def ping(self, *, timeout: float = _PING_TIMEOUT) -> None:  # noqa: ASYNC109 - as calls have it
         """Ask the plugin's health service whether it serves.

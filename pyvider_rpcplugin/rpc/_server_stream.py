@@ -119,6 +119,11 @@ class ServerStream(_Base[RecvT, SendT]):
         if encoding is not None and encoding.name in head.accepted_encodings:
             self._messages.encoding_out = encoding
 
+    @property
+    def server(self) -> Server:
+        """The server that it came to."""
+        return self._server
+
     # --- what the connection reports ---------------------------------------------------------
 
     def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:

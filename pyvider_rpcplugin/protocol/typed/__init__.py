@@ -13,15 +13,26 @@ from pyvider_rpcplugin._lazy import lazy_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._check import Service, check, describe_services
     from ._errors import RemoteError
     from ._proxy import make_proxy
     from ._raises import raises
     from ._results import ResultStream
     from ._service import TypedService
 
-__all__ = ["RemoteError", "ResultStream", "TypedService", "make_proxy", "raises"]
+__all__ = [
+    "RemoteError",
+    "ResultStream",
+    "Service",
+    "TypedService",
+    "check",
+    "describe_services",
+    "make_proxy",
+    "raises",
+]
 
 _HOMES = {  # A plugin serves, a host calls.
+    "_check": ("Service", "check", "describe_services"),
     "_errors": ("RemoteError",),
     "_proxy": ("make_proxy",),
     "_raises": ("raises",),

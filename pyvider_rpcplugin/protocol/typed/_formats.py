@@ -13,3 +13,5 @@ if TYPE_CHECKING:
 
 MSGPACK = RawCodec("msgpack")
 FORMATS: Mapping[str, CodecBase] = {"msgpack": MSGPACK, "proto": RawCodec("proto")}
+DESCRIBE = "/pyvider.rpcplugin.Services/Describe"
+"""The method that tells of a server's typed services."""

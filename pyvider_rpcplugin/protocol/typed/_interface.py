@@ -97,6 +97,18 @@ class Method(msgspec.Struct, frozen=True):
         return self.incoming.reference.item
 
 
+def checked_interface(interface: object) -> type:
+    """The interface, if it is one.
+
+    Raises:
+        TypeError: It is no class.
+    """
+    if not isinstance(interface, type):
+        msg = f"an interface is a class or a protocol, not {interface!r}"
+        raise TypeError(msg)
+    return interface
+
+
 def methods_of(interface: type) -> dict[str, Method]:
     """The public async methods of a class or a protocol, by their names.
 

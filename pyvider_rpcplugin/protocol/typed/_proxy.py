@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from msgspec import UNSET
 from msgspec.structs import asdict
@@ -15,7 +16,7 @@ from pyvider_rpcplugin._tasks import unwrapped
 
 from ._errors import Registry
 from ._formats import MSGPACK
-from ._interface import methods_of
+from ._interface import checked_interface, methods_of
 from ._messages import (
     CANNOT_DECODE,
     CANNOT_ENCODE,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.rpc import ClientStream
 
+    from ._check import Service
     from ._interface import Method
 
     AnyCall = ClientStream[Any, Any]
@@ -70,18 +72,22 @@ class ProxyBase:
 class Caller:
     """How the calls of one proxy are made; see `make_proxy`."""
 
-    __slots__ = ("_target", "metadata", "service", "timeout")
+    __slots__ = ("_interface", "_is_sure", "_target", "metadata", "service", "timeout")
 
     def __init__(
         self,
         target: Target,
-        service: str,
+        interface: type,
+        service: str | None,
         *,
         timeout: float | None = None,
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> None:
         self._target = target
-        self.service = service
+        self._interface = interface
+        self.service = interface.__name__ if service is None else service
+        # An interface need not have the name of the class that it stands for.
+        self._is_sure = service is not None
         self.timeout = timeout
         self.metadata = metadata
 
@@ -96,6 +102,56 @@ class Caller:
             metadata=self.metadata,
             codec=MSGPACK,
         )
+
+    async def make_sure(self) -> None:
+        """Find out the service's name, before a call that could not be made again."""
+        if not self._is_sure:
+            from ._check import describe_services  # noqa: PLC0415 - hardly ever needed
+
+            with contextlib.suppress(GRPCError):
+                self._find(await describe_services(self._target))
+
+    async def explain(self, method: Method, error: GRPCError) -> GRPCError | None:
+        """Find out why there is no such method.
+
+        Returns:
+            What to raise. None: the service has another name, which is now known; call again.
+        """
+        if error.status is not Status.UNIMPLEMENTED:
+            return error
+        from ._check import (  # noqa: PLC0415 - only where something is wrong
+            describe_services,
+            missing_method,
+            missing_service,
+        )
+
+        try:
+            served = await describe_services(self._target)
+        except GRPCError:
+            return error
+        if not self._is_sure and self._find(served):
+            return None
+        service = served.get(self.service)
+        if service is None:
+            said = missing_service(self.service, served)
+        elif method.name in service.methods:
+            return error  # It is the method itself that says so.
+        else:
+            said = missing_method(method.name, service)
+        return GRPCError(error.status, f"{method.where}: {said}")
+
+    def _find(self, served: dict[str, Service]) -> bool:
+        """Take the name that the service has; return whether it is another one than before."""
+        self._is_sure = True
+        if self.service in served:
+            return False
+        from ._check import find_service  # noqa: PLC0415 - as above
+
+        found = find_service(self._interface, served)
+        if found is None:
+            return False
+        self.service = found
+        return True
 
 
 def make_proxy(
@@ -119,12 +175,9 @@ def make_proxy(
         ProtocolError: One of them cannot be called from elsewhere.
         TypeError: The interface is no class.
     """
-    if not isinstance(interface, type):
-        msg = f"a proxy is made from a class or a protocol, not from {interface!r}"
-        raise TypeError(msg)
-    name = interface.__name__ if service_name is None else service_name
-    caller = Caller(target, name, timeout=timeout, metadata=metadata)
-    proxy: Any = proxy_class(interface)(caller)
+    kind = checked_interface(interface)
+    caller = Caller(target, kind, service_name, timeout=timeout, metadata=metadata)
+    proxy: Any = proxy_class(kind)(caller)
     return proxy  # type: ignore[no-any-return]  # it has the methods of T
 
 
@@ -181,9 +234,10 @@ class CalledMethod:
             msg = f"what {self.method.where} returned"
             raise unexpected(msg, error) from None
 
-    def failure(self, call: AnyCall, error: GRPCError) -> Exception:
-        """What to raise for the failure of a call."""
-        return self.registry.received(call, error, self.method.where)
+    async def explained(self, caller: Caller, call: AnyCall, error: GRPCError) -> Exception | None:
+        """What to raise for the failure of a call; None: it can be made again, now."""
+        failure = self.registry.received(call, error, self.method.where)
+        return await caller.explain(self.method, error) if failure is error else failure
 
     def feeder(self, call: AnyCall, items: AsyncIterable[Any]) -> Feeder:
         """What sends the argument that is streamed."""
@@ -223,7 +277,10 @@ def _unary(called: CalledMethod) -> Callable[..., Any]:
         try:
             data = await stream.unary(message)
         except GRPCError as error:
-            raise called.failure(stream, error) from None
+            failure = await called.explained(self._rpc, stream, error)
+            if failure is not None:
+                raise failure from None
+            data = await self._rpc.request(name, Cardinality.UNARY_UNARY).unary(message)
         try:
             return read(data)
         except CANNOT_DECODE:
@@ -238,6 +295,7 @@ def _collected(called: CalledMethod) -> Callable[..., Any]:
     async def call(self: ProxyBase, /, *args: Any, **keywords: Any) -> Any:
         message, items = called.split(args, keywords)
         assert items is not None  # noqa: S101 - this kind of method has such an argument
+        await self._rpc.make_sure()
         stream = self._rpc.request(called.method.name, called.kind)
         try:
             await stream.send_message(message)
@@ -249,7 +307,7 @@ def _collected(called: CalledMethod) -> Callable[..., Any]:
                     await stream.recv_status()
                     feeder.stop()
         except GRPCError as error:
-            raise called.failure(stream, error) from None
+            raise await called.explained(self._rpc, stream, error) or error from None
         finally:
             stream.abandon()
         return called.result(data)
@@ -260,9 +318,7 @@ def _collected(called: CalledMethod) -> Callable[..., Any]:
 def _stream(called: CalledMethod) -> Callable[..., Any]:
     def call(self: ProxyBase, /, *args: Any, **keywords: Any) -> Any:
         message, items = called.split(args, keywords)
-        stream = self._rpc.request(called.method.name, called.kind)
-        feeder = None if items is None else called.feeder(stream, items)
-        return ResultStream(stream, message, called.result, called.failure, feeder)
+        return ResultStream(called, self._rpc, message, items)
 
     return call
 

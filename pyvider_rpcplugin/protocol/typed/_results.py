@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.rpc import ClientStream
 
+    from ._proxy import CalledMethod, Caller
+
     AnyCall = ClientStream[Any, Any]
 
 __all__ = ["ResultStream"]
@@ -45,27 +47,30 @@ class ResultStream(Generic[T]):
         "__weakref__",
         "_call",
         "_call_in_loop",
+        "_caller",
         "_ended",
-        "_failure",
         "_feeder",
+        "_items",
         "_message",
-        "_read",
+        "_method",
+        "_results",
     )
 
     def __init__(
         self,
-        call: AnyCall,
+        method: CalledMethod,
+        caller: Caller,
         message: bytes,
-        read: Callable[[bytes], T],
-        failure: Callable[[AnyCall, GRPCError], Exception],
-        feeder: Feeder | None,
+        items: AsyncIterable[Any] | None,
     ) -> None:
-        self._call = call
-        self._message: bytes | None = message
-        self._read = read
-        self._failure = failure
-        self._feeder = feeder
+        self._method = method
+        self._caller = caller
+        self._message = message
+        self._items = items
+        self._call: AnyCall | None = None
+        self._feeder: Feeder | None = None
         self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
+        self._results = False
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -74,43 +79,65 @@ class ResultStream(Generic[T]):
     async def __anext__(self) -> T:
         if self._ended:
             raise StopAsyncIteration
-        call = self._call
+        call = self._call or await self._begin()
         try:
-            if self._message is not None:
-                await self._begin(self._message)
             data = await call.recv_message()
             if data is None:
                 await call.recv_status()
-        except GRPCError as error:
-            self._end()
-            raise self._failure(call, error) from None
         except anyio.BusyResourceError:
             raise
+        except GRPCError as error:
+            failure = await self._failed(call, error)
+            if failure is None:
+                return await self.__anext__()
+            raise failure from None
         except Exception:
             self._end()
             raise
         if data is None:
             self._end()
             raise StopAsyncIteration
+        self._results = True
         try:
-            return self._read(data)
+            result: T = self._method.result(data)
         except BaseException:
             self._end()
             raise
+        return result
 
-    async def _begin(self, message: bytes) -> None:
-        feeder = self._feeder
+    async def _begin(self) -> AnyCall:
+        method = self._method
+        if self._items is not None:
+            await self._caller.make_sure()
+        call = self._caller.request(method.method.name, method.kind)
+        try:
+            await call.send_message(self._message, end=self._items is None)
+            if self._items is not None:
+                self._feeder = feeder = method.feeder(call, self._items)
+                call.channel.start_soon(feeder.run)
+        except BaseException:
+            call.abandon()
+            raise
         self._call_in_loop = caller_from_threads()
-        await self._call.send_message(message, end=feeder is None)
-        self._message = None
-        if feeder is not None:
-            self._call.channel.start_soon(feeder.run)
+        self._call = call
+        return call
+
+    async def _failed(self, call: AnyCall, error: GRPCError) -> Exception | None:
+        """What to raise for a failure; None: the call can be made again."""
+        self._end()
+        failure = await self._method.explained(self._caller, call, error)
+        if failure is None and not self._results and self._items is None:
+            self._ended = False
+            self._call = None
+            return None
+        return failure or error
 
     def _end(self) -> None:
         self._ended = True
         if self._feeder is not None:
             self._feeder.stop()
-        self._call.abandon()
+        if self._call is not None:
+            self._call.abandon()
 
     async def aclose(self) -> None:
         """End the call, if it has not ended: the other side is told at once.
@@ -119,7 +146,7 @@ class ResultStream(Generic[T]):
         """
         self._end()
         feeder = self._feeder
-        if feeder is not None and self._message is None:
+        if feeder is not None:
             with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                 await feeder.ended.wait()
 
@@ -147,7 +174,8 @@ class ResultStream(Generic[T]):
         def end() -> None:
             if feeder is not None:
                 feeder.stop()
-            call.abandon()
+            if call is not None:
+                call.abandon()
 
         return end
 

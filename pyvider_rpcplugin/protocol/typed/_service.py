@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.rpc import CodecHandler
 
-from ._formats import FORMATS, MSGPACK
+from ._formats import DESCRIBE, FORMATS, MSGPACK
 from ._interface import methods_of, names_of
 from ._iterators import close_iterator
 from ._messages import PackedMessages
@@ -68,17 +68,28 @@ class TypedService:
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return the handlers by their methods' full paths."""
-        return {
+        methods: dict[str, Handler] = {
             f"/{service}/{name}": handler
             for service in self.names
             for name, handler in self._handlers.items()
         }
+        methods[DESCRIBE] = _DESCRIBE_HANDLER  # The same for all services of a server.
+        return methods
 
 
 class TypedHandler(CodecHandler):
     """A method's handler, which leads to its service."""
 
     service: TypedService
+
+
+async def _describe(call: AnyCall) -> None:
+    from ._describe import describe  # noqa: PLC0415 - hardly anybody asks
+
+    await describe(call)
+
+
+_DESCRIBE_HANDLER = CodecHandler.make(_describe, Cardinality.UNARY_UNARY, FORMATS)
 
 
 @final

@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import anyio
 import pytest
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol.typed import TypedService, make_proxy
@@ -149,7 +147,7 @@ async def test_a_service_bears_its_class_s_name_and_those_of_its_interfaces() ->
         assert await make_proxy(Echoing, ours.channel).echo("a") == "a"
         assert await make_proxy(Echo, ours.channel).echo("b") == "b"
     server = Server([TypedService(Greeter(), "one"), TypedService(Greeter(), "two.Greeter")])
-    assert server.services == ("one", "two.Greeter")
+    assert server.services == ("one", "pyvider.rpcplugin.Services", "two.Greeter")
 
 
 async def test_a_default_is_the_one_of_who_is_called() -> None:
@@ -205,16 +203,6 @@ async def test_many_calls_at_the_same_time_do_not_mix() -> None:
                 for number in range(100):
                     tasks.start_soon(join, number)
     assert answers == {number: -number for number in range(100)}
-
-
-async def test_what_is_missing_is_unimplemented() -> None:
-    class Other(Protocol):
-        async def fly(self) -> None: ...
-
-    async with called(Greeter(), Other, service_name="Greeter") as other:
-        with pytest.raises(GRPCError, match="fly") as caught:
-            await other.fly()
-        assert caught.value.status is Status.UNIMPLEMENTED
 
 
 class Unannotated:
