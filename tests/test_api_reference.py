@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -35,6 +37,7 @@ from pyvider.rpcplugin.types import (
     TransportT,
 )
 
+from pyvider_rpcplugin.codegen import generate
 from tests.crypto.material import make
 from tests.plugins import FOLDER
 from tests.plugins.documented_plugin import MyCustomProtocol
@@ -42,6 +45,7 @@ from tests.plugins.echo_plugin import Echo as MyServiceHandler
 from tests.protos.echo_grpc import EchoStub as MyServiceStub
 from tests.protos.echo_pb2 import EchoRequest as MyRequest
 
+ROOT = Path(__file__).parents[1]
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
 
@@ -69,6 +73,43 @@ async def test_every_documented_protocol_serves(loop: str, protocol: str) -> Non
             if client.grpc_channel:
                 stub = MyServiceStub(client.grpc_channel)
                 assert (await stub.Unary(MyRequest(text="x"))).text == "x"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the modules that grpcio-tools generates, where imports find them."""
+    folder = tmp_path_factory.mktemp("generated")
+    generate(ROOT / "tests" / "protos" / "documented", folder, kinds=["grpcio"])
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@LOOPS
+@pytest.mark.parametrize("protocol", ["basic", "base", "custom", "none"])
+async def test_the_same_with_what_grpcio_generates(
+    loop: str, protocol: str, generated: Path
+) -> None:
+    my_service_pb2 = importlib.import_module("my_service_pb2")
+    my_pb2_grpc = importlib.import_module("my_pb2_grpc")
+    my_service_pb2_grpc = importlib.import_module("my_service_pb2_grpc")
+    MyRequest = my_service_pb2.MyRequest  # noqa: N806 - as the reference has it
+    plugin = FOLDER / "documented_servicer_plugin.py"
+    with anyio.fail_after(10):
+        command = [sys.executable, str(plugin), loop, protocol, str(generated)]
+        async with plugin_client(command=command) as client:
+            channel: Any = client.grpc_channel
+            if protocol == "custom":
+                stub: Any = my_service_pb2_grpc.MyCustomServiceStub(channel)
+                assert (await stub.UnaryMethod(MyRequest(text="a"))).text == "a"
+                assert [r.text async for r in stub.StreamMethod(MyRequest(text="b"))] == ["b"]
+                assert (await stub.UploadMethod([MyRequest(text="c")])).text == "c"
+                both = stub.BidirectionalMethod([MyRequest(text="d")])
+                assert [r.text async for r in both] == ["d"]
+            else:
+                module = my_service_pb2_grpc if protocol == "basic" else my_pb2_grpc
+                stub = module.MyServiceStub(channel)
+                assert (await stub.MyMethod(MyRequest(text="a"))).text == "a"
 
 
 def test_plugin_protocol() -> None:

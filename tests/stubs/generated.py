@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pyvider_rpcplugin.codegen import generate
+
 ROOT = Path(__file__).parents[2]
 
 
 def _generated() -> ModuleType:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [
-                sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}",
-                f"--grpc_python_out={folder}", "tests/protos/echo.proto",
-            ],
-            cwd=ROOT,
-            check=True,
-        )  # fmt: skip
-        file = Path(folder, "tests/protos/echo_pb2_grpc.py")
+        [file] = [
+            path
+            for path in generate(ROOT / "tests/protos", folder, kinds=["grpcio"], root=ROOT)
+            if path.name == "echo_pb2_grpc.py"
+        ]
         spec = importlib.util.spec_from_file_location("generated_echo_pb2_grpc", file)
         assert spec is not None
         assert spec.loader is not None
