@@ -46,6 +46,9 @@ _PING_TIMEOUT = 10.0
 _LINGER = 60.0
 _MOST_LINGERING = 1024
 _LAST_WORDS_TIMEOUT = 1.0
+# More than the backlog of one connection: then there are some that were given up among those that
+# wait to be accepted.
+_MANY_WAITING = 512
 
 
 class Multiplexer:
@@ -241,6 +244,11 @@ class MultiplexedStream(ByteStream):
     def __repr__(self) -> str:
         return f"<MultiplexedStream {self._stream.id}>"
 
+    @property
+    def is_reset(self) -> bool:
+        """Whether it was given up, by either side."""
+        return self._stream.is_reset
+
     def accept(self) -> None:
         """Tell the peer that its stream is accepted."""
         self._multiplexer.session.accept(self._stream)
@@ -366,10 +374,11 @@ class MultiplexedListener(StreamListener):
         with self._accepting:
             await lowlevel.checkpoint()
             while not self._closed:
-                if self._waiting:
+                while self._waiting:
                     stream = self._waiting.popleft()
-                    stream.accept()
-                    return stream
+                    if not stream.is_reset:
+                        stream.accept()
+                        return stream
                 changed = self._changed
                 await changed.wait()
             raise anyio.ClosedResourceError
@@ -377,6 +386,8 @@ class MultiplexedListener(StreamListener):
     def offer(self, stream: MultiplexedStream) -> bool:
         """Let `stream` wait to be accepted here; False if nobody accepts any more."""
         if not self._closed:
+            if len(self._waiting) >= _MANY_WAITING:
+                self._waiting = deque(each for each in self._waiting if not each.is_reset)
             self._waiting.append(stream)
             self._changed.set()
             self._changed = anyio.Event()

@@ -187,7 +187,8 @@ class YamuxSession:
 
         Whoever sends on it, or ends it, has accepted it, too.
         """
-        if stream.id in self._waiting and self.fault is None:
+        # Its number may be another stream's by now.
+        if stream.id in self._waiting and not stream.closed and self.fault is None:
             self._waiting.discard(stream.id)
             stream.accepted = True
             self._say(FrameType.WINDOW_UPDATE, Flag.ACK, stream.id, 0)

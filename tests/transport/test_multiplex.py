@@ -191,6 +191,20 @@ async def test_a_listener_that_closes_closes_what_waits() -> None:
                 await both.listeners[1].accept()
 
 
+async def test_streams_that_are_given_up_before_they_were_accepted_do_not_pile_up() -> None:
+    with anyio.fail_after(5):
+        async with ends() as both:
+            for _ in range(20):
+                for _ in range(100):
+                    both.client.open().refuse()
+                await both.client.flush()
+                await anyio.wait_all_tasks_blocked()
+            assert len(both.listeners[1]._waiting) <= 512
+            one, there = await both.pair()
+            await one.send(b"x")
+            assert await there.receive() == b"x"
+
+
 def in_virtual_time(main: Any) -> None:
     clock = trio.testing.MockClock(autojump_threshold=0)
     anyio.run(main, backend="trio", backend_options={"clock": clock})

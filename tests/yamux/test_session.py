@@ -250,6 +250,18 @@ def test_a_stream_that_is_given_up_before_it_was_accepted_makes_room() -> None:
     assert session.take_output() == b""
 
 
+def test_a_number_that_comes_again_is_not_accepted_for_the_stream_that_had_it() -> None:
+    session = YamuxSession(client=False)
+    opening = frame(WINDOW_UPDATE, SYN, 1, 0)
+    first, _reset, second = session.receive(opening + frame(WINDOW_UPDATE, RST, 1, 0) + opening)
+    assert isinstance(first, StreamOpened)
+    assert isinstance(second, StreamOpened)
+    session.accept(first.stream)
+    assert session.take_output() == b""
+    session.accept(second.stream)
+    assert session.take_output() == frame(WINDOW_UPDATE, ACK, 1, 0)
+
+
 def test_we_open_no_more_streams_than_the_peer_has_room_for() -> None:
     session = YamuxSession(client=True)
     streams = [session.open() for _ in range(BACKLOG)]
