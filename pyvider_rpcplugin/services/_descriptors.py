@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pool
 from grpclib.const import Status
 
+from ._health_file import health_pool
 from ._wire import bytes_field, fields, number_field, varint
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Answers:
         self._services = services
         # From protobuf 6 on the annotations of its pool differ from those before.
         self._pool: Any = descriptor_pool.Default()
+        self._own_pool: Any = health_pool()
         self._sent: set[str] = set()
 
     def answer(self, request: bytes) -> bytes:
@@ -69,16 +71,22 @@ class Answers:
             )
             return bytes_field(_SERVICES, listed)
         if kind == _FILE:
-            return self._with_dependencies(_found(self._pool.FindFileByName, name, "file"))
+            return self._file("FindFileByName", name, "file")
         if kind == _SYMBOL:
-            return self._with_dependencies(
-                _found(self._pool.FindFileContainingSymbol, name, "symbol")
-            )
+            return self._file("FindFileContainingSymbol", name, "symbol")
         if kind == _EXTENSIONS:
             extensions = self._pool.FindAllExtensions(self._message(name))
             numbers = b"".join(varint(number) for number in sorted(e.number for e in extensions))
             return bytes_field(_NUMBERS, bytes_field(1, value) + bytes_field(2, numbers))
         raise _Wrong(Status.INVALID_ARGUMENT, "the request asks for nothing that is known here")
+
+    def _file(self, find: str, name: str, what: str) -> bytes:
+        for pool in (self._pool, self._own_pool):
+            try:
+                return self._with_dependencies(getattr(pool, find)(name))
+            except KeyError:
+                continue
+        raise _unknown(what, name)
 
     def _extension(self, request: bytes) -> bytes:
         name, number = b"", 0
@@ -122,4 +130,8 @@ def _found(find: Callable[[Any], Any], key: object, what: str) -> Any:
         return find(key)
     except (KeyError, TypeError, OverflowError):
         # The latter two for numbers that no field can have.
-        raise _Wrong(Status.NOT_FOUND, f"no {what} {key!s:.200} is known here") from None
+        raise _unknown(what, key) from None
+
+
+def _unknown(what: str, key: object) -> _Wrong:
+    return _Wrong(Status.NOT_FOUND, f"no {what} {key!s:.200} is known here")

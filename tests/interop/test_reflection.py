@@ -48,4 +48,13 @@ def test_grpcios_client_finds_a_service_and_calls_it(loop: str, link: str) -> No
         "methods": ["Unary", "ServerStream", "ClientStream", "Bidi"],
         "answer": "found",
         "broker is described": False,
+        "health": {
+            "Check": {"status": "SERVING"},
+            "List": {
+                "statuses": {
+                    name: {"status": "SERVING"} for name in ("", "plugin", "testing.echo.Echo")
+                }
+            },
+            "Watch": {"status": "SERVING"},
+        },
     }

@@ -7,10 +7,24 @@ import sys
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
     ProtoReflectionDescriptorDatabase,
 )
+
+
+def health(channel: grpc.Channel, pool: DescriptorPool, method_name: str) -> object:
+    """Call a method of the health service by what describes it there."""
+    method = pool.FindServiceByName("grpc.health.v1.Health").FindMethodByName(method_name)
+    kinds = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    path = f"/grpc.health.v1.Health/{method_name}"
+    make = channel.unary_stream if method.server_streaming else channel.unary_unary
+    answer = make(path, kinds[0].SerializeToString, kinds[1].FromString)(kinds[0](), timeout=5)
+    if method.server_streaming:
+        answer, call = next(answer), answer
+        call.cancel()
+    return MessageToDict(answer)
 
 
 def look(address: str) -> dict[str, object]:
@@ -36,6 +50,7 @@ def look(address: str) -> dict[str, object]:
             "methods": [found.name for found in service.methods],
             "answer": call(kinds[0](text="found"), timeout=5).text,
             "broker is described": described,
+            "health": {name: health(channel, pool, name) for name in ("Check", "List", "Watch")},
         }
 
 
