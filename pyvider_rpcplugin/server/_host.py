@@ -9,33 +9,41 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ._logging import log_written_by
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 _STDERR = 2
 
 
-async def outlive_host(stdout: int) -> None:
-    """Once nobody reads it any more, let what is written to the standard error go nowhere.
+async def outlive_host(stdout: int, log: Callable[[bytes], object]) -> None:
+    """Once the host has gone, let nothing depend on its being there.
 
-    This process, its children and its libraries would otherwise be told that their pipe is broken,
-    or be ended by that. So for what the standard output was before the handshake line.
+    What is written to the standard error then goes nowhere: this process, its children and its
+    libraries would otherwise be told that their pipe is broken, or be ended by that. So for what
+    the standard output was before the handshake line. Log records go to the next host.
 
     Args:
         stdout: The descriptor that the handshake line was written to.
+        log: Takes the lines of the log instead.
     """
-
-    async def release(descriptor: int) -> None:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return
-        await anyio.wait_readable(descriptor)
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, descriptor, inheritable=os.get_inheritable(descriptor))
-        os.close(nowhere)
-
     async with anyio.create_task_group() as tg:
-        tg.start_soon(release, stdout)
-        tg.start_soon(release, _STDERR)
+        tg.start_soon(_release, stdout)
+        if await _release(_STDERR):
+            with log_written_by(log):
+                await anyio.Event().wait()
+
+
+async def _release(descriptor: int) -> bool:
+    """Once nobody reads this pipe any more, have it lead nowhere; False if it is no pipe."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return False
+    await anyio.wait_readable(descriptor)
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, descriptor, inheritable=os.get_inheritable(descriptor))
+    os.close(nowhere)
+    return True
 
 
 async def wait_for_host_to_end(stdout: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyvider_rpcplugin.logs import format_record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 _STDERR = 2
 
@@ -102,8 +102,26 @@ def _log_exception(arguments: threading.ExceptHookArgs) -> None:
     )
 
 
+@contextlib.contextmanager
+def log_written_by(write: Callable[[bytes], object]) -> Generator[None]:
+    """Have the lines of the log taken by a function in a block, not written to descriptor 2."""
+    global _writer  # noqa: PLW0603 - so is descriptor 2
+    _writer = write
+    try:
+        yield
+    finally:
+        _writer = _write_to_stderr
+
+
 def _write(line: bytes) -> None:
+    _writer(line)
+
+
+def _write_to_stderr(line: bytes) -> None:
     # One write: several processes share this pipe, and a line must not be torn.
     with contextlib.suppress(OSError):
         while line:
             line = line[os.write(_STDERR, line) :]
+
+
+_writer: Callable[[bytes], object] = _write_to_stderr

@@ -539,7 +539,7 @@ class RPCPluginServer:
                     greet(listener.address)
                     if stdout is not None:
                         if settings.outlive_host:
-                            tg.start_soon(outlive_host, stdout)
+                            tg.start_soon(outlive_host, stdout, printed.add)
                         else:
                             tg.start_soon(_stop_with_host, stdout, session)
                         printed.begin()

@@ -132,6 +132,10 @@ class CapturedOutput:
             await self.service.flush()
         self._flushing = False
 
+    def add(self, line: bytes) -> None:
+        """Take a line as if it had been printed to `sys.stderr`, from any thread."""
+        self._output.put(StdioChannel.STDERR, line, may_wait=False)
+
     async def finish(self) -> None:
         """End it, and give the host a moment to take what is left."""
         with anyio.move_on_after(_LAST_GRACE):

@@ -370,4 +370,8 @@ async def test_a_plugin_outlives_a_host_that_was_killed(loop: str, caplog: Any) 
                 await client.ping()
             assert client.exited.is_set()
         await reap(record.pid)
+    [record_of_log] = [one for one in caplog.records if one.getMessage() == "it lives on"]
+    assert record_of_log.levelno == logging.WARNING
+    assert record_of_log.name == f"pyvider_rpcplugin.plugin.attached-{record.pid}"
+    assert "nobody hears this" not in caplog.text
     assert b"".join(printed).split() == [b"one", b"two", b"three", b"four", b"five"]
