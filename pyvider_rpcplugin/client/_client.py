@@ -17,6 +17,7 @@ from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError
 from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_level, check_health
 
 from ._command import checked_command, plugin_name
+from ._events import EventHub
 from ._handle import ChannelHandle
 from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
 
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.rpc import Channel
     from pyvider_rpcplugin.services import Broker
 
+    from ._events import OnEvent, PluginEvents
     from ._sinks import Deliver, OutputSink
+    from ._supervisor import Supervisor
+    from .supervision import PoolPolicy, RestartPolicy
 
 T = TypeVar("T")
 
@@ -72,6 +76,11 @@ class RPCPluginClient:
         sync_stderr: OutputSink | None = None,
         on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
         debug: Literal["wait"] | None = None,
+        restart: RestartPolicy | None = None,
+        lazy: bool = False,
+        idle_timeout: float | None = None,
+        pool: PoolPolicy | None = None,
+        on_event: OnEvent | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a client. What is wrong with the arguments, `start` says.
@@ -94,6 +103,11 @@ class RPCPluginClient:
             sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
             on_exit: Called when the plugin has ended.
             debug: "wait": the plugin waits for a debugger before it serves.
+            restart: When a plugin that has ended is started again; None: it is not.
+            lazy: Start the plugin when it is called for the first time.
+            idle_timeout: Seconds without a call after which it is stopped, until the next one.
+            pool: How many plugins there are; None: one.
+            on_event: Is told what happens to a plugin that is kept running.
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
@@ -113,6 +127,8 @@ class RPCPluginClient:
         self._sync_stdout = sync_stdout
         self._sync_stderr = sync_stderr
         self._stdin: Literal["null", "inherit"] = stdin
+        self._supervision = (restart, lazy, idle_timeout, pool)
+        self._hub = EventHub(on_event)
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
         try:
@@ -122,7 +138,7 @@ class RPCPluginClient:
             # client to stop.
             self._settings_error = exc
         self._session: Session[None] | None = None
-        self._launch: Launch | None = None
+        self._launch: Launch | Supervisor | None = None
         self._owned = False
         self._exited = anyio.Event()
 
@@ -404,6 +420,13 @@ class RPCPluginClient:
         return self._launch.pid if self._launch is not None else None
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """The process numbers of all plugins that take calls: several, if it is a pool."""
+        launch = self._launch
+        launches = () if launch is None else launch.launches
+        return tuple(one.pid for one in launches if one.pid is not None)
+
+    @property
     def negotiated_version(self) -> int | None:
         """The version of the application's protocol that the plugin chose of those offered.
 
@@ -444,7 +467,71 @@ class RPCPluginClient:
             raise
         return self
 
-    def _new_launch(self) -> Launch:
+    @property
+    def supervised(self) -> bool:
+        """Whether the plugin is kept running: restarted, started and stopped by calls, or a pool."""
+        return self._supervision != (None, False, None, None)
+
+    def events(self) -> PluginEvents:
+        """Make an async iterator over what happens to the plugin from now on.
+
+        It ends when the client has stopped.
+
+        Raises:
+            ConfigError: The plugin is not kept running: `exited` and `exit` say all there is.
+        """
+        if not self.supervised:
+            msg = "only a client with restart=, lazy=, idle_timeout= or pool= has events"
+            raise ConfigError(msg, phase="settings")
+        return self._hub.subscribe()
+
+    async def reload(
+        self,
+        command: Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        drain_timeout: float | None = None,
+    ) -> None:
+        """Replace the plugin by a new one, without a call that fails.
+
+        The new one is started and asked whether it serves; then new calls go to it, and the old one
+        ends when its calls have. A pool's plugins are replaced one after the other. A plugin that
+        was given up is started again.
+
+        Args:
+            command: What to start instead from now on; None: the same, which may have changed.
+            drain_timeout: Seconds that the old one's calls may take; None: as long as they do.
+
+        Raises:
+            RPCPluginError: The new one could not be started, or is not healthy: the old one goes on.
+            ConfigError: The plugin is not kept running.
+
+        Cancellation:
+            The replacement that has begun goes on.
+        """
+        supervisor = self._launch
+        if supervisor is None or isinstance(supervisor, Launch):
+            msg = "only a running client with restart=, lazy=, idle_timeout= or pool= can reload"
+            raise ConfigError(msg, phase="launch")
+        if command is not None:
+            self.command = command
+            supervisor.new_launch = self._launcher()
+        await supervisor.reload(drain_timeout)
+
+    def _new_launch(self) -> Launch | Supervisor:
+        if self._exited.is_set():
+            self._exited = anyio.Event()
+        new_launch = self._launcher()
+        if not self.supervised:
+            return new_launch(self._exited)
+        from ._plan import Plan  # noqa: PLC0415 - few clients need it
+        from ._supervisor import Supervisor  # noqa: PLC0415 - likewise
+
+        plan = Plan.of(*self._supervision)
+        settings = cast("Settings", self._settings)
+        return Supervisor(self.name, settings, plan, new_launch, self._hub, self._exited)
+
+    def _launcher(self) -> Callable[[anyio.Event], Launch]:
+        """Check what was given, and return what prepares a start."""
         if self._settings is None:
             error = self._settings_error or ConfigError("the settings are unknown")
             raise error.with_traceback(None)
@@ -477,9 +564,7 @@ class RPCPluginClient:
             on_exit=self._on_exit,
         )
         apply_log_level("host")
-        if self._exited.is_set():
-            self._exited = anyio.Event()
-        return Launch(self.name, settings, options, self._exited)
+        return functools.partial(Launch, self.name, settings, options)
 
     @property
     def _starts(self) -> bool:

@@ -137,6 +137,11 @@ class Launch:
             self.process.abandon()
             self.exit = self.process.exit
 
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Itself: see `Supervisor`."""
+        return (self,)
+
     async def run(self, session: Session[None]) -> None:
         """Be the session: start, again if that may help, and stay until the plugin has ended."""
         try:

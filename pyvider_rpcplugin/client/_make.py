@@ -27,6 +27,11 @@ OPTIONS = (
     "sync_stderr",
     "on_exit",
     "debug",
+    "restart",
+    "lazy",
+    "idle_timeout",
+    "pool",
+    "on_event",
 )
 
 

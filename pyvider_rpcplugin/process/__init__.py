@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.process._attached import attach_process
     from pyvider_rpcplugin.process._discover import discover
     from pyvider_rpcplugin.process._lines import LineSplitter
+    from pyvider_rpcplugin.process._memory import resident_memory
     from pyvider_rpcplugin.process._process import (
         PluginProcess,
         start_process,
@@ -45,6 +46,7 @@ __all__ = [
     "attach_process",
     "checked",
     "discover",
+    "resident_memory",
     "start_process",
     "subprocess_runner",
     "supervised",
@@ -56,6 +58,7 @@ _HOMES = {
     "_lines": ("LineSplitter",),
     "_process": ("PluginProcess", "start_process", "subprocess_runner", "supervised"),
     "_spec": ("RunSpec",),
+    "_memory": ("resident_memory",),
     "_verify": ("Checked", "checked"),
     "checksum": ("SecureConfig",),
     "limits": ("ResourceLimits",),

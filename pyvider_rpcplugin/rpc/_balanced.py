@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import waiter_factory
+from pyvider_rpcplugin._tasks import unwrapped, waiter_factory
 
 from ._call import wait_until
 from ._channel import Channel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from anyio.abc import ByteStream
+    from anyio.abc import ByteStream, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
     from pyvider_rpcplugin._tasks import Waiter
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from ._connection import RPCConnection
     from ._metadata import Deadline
     from ._options import RPCOptions
+
+
+class _Waiting:
+    """A call that waits until there is a channel for it."""
+
+    __slots__ = ("error", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.error: Exception | None = None
 
 
 class BalancedChannel(Channel):
@@ -35,36 +46,41 @@ class BalancedChannel(Channel):
     Nothing that has been sent is ever sent again.
 
     Args:
-        authority: The name that requests carry.
-        scheme: As of all channels that are added.
         codec: How messages are written; Protocol Buffers by default.
         status_details_codec: How the details of an error are.
         options: As of all channels that are added.
-        on_wanted: Called, once for each call, when a call finds no channel to go to.
+        on_wanted: Called whenever a call finds no channel to go to.
+        on_busy: Called whenever a call goes to a channel that has `busy_calls` open ones already.
+        busy_calls: How many these are.
+
+    Attributes:
+        calls_begun: How many calls have been given a connection.
     """
 
     def __init__(
         self,
         *,
-        authority: str = "localhost",
-        scheme: str = "http",
         codec: CodecBase | None = None,
         status_details_codec: StatusDetailsCodecBase | None = None,
         options: RPCOptions | None = None,
         on_wanted: Callable[[], None] | None = None,
+        on_busy: Callable[[], None] | None = None,
+        busy_calls: int = 1,
     ) -> None:
         super().__init__(
             _connect_nowhere,
-            authority=authority,
-            scheme=scheme,
             codec=codec,
             status_details_codec=status_details_codec,
             options=options,
         )
+        self.calls_begun: int = 0
         self._on_wanted = on_wanted
+        self._on_busy = on_busy
+        self._busy_calls = busy_calls
         self._members: list[Channel] = []
         self._leaving: list[Channel] = []
-        self._waiting: set[Waiter] = set()
+        self._waiting: set[_Waiting] = set()
+        self._draining: set[Waiter] = set()
         self._refusal: Callable[[], Exception] | None = None
 
     @property
@@ -79,6 +95,9 @@ class BalancedChannel(Channel):
         """
         if self._closed:
             return
+        if channel.base_fields != self.base_fields:  # with TLS, or without
+            self.base_fields = channel.base_fields
+            self._blocks.clear()
         self._refusal = None
         self._members.append(channel)
         self._wake_waiting()
@@ -91,6 +110,12 @@ class BalancedChannel(Channel):
             self._leaving = [old for old in self._leaving if old.open_calls(self)]
             self._leaving.append(channel)
 
+    def fail_waiting(self, error: Callable[[], Exception]) -> None:
+        """Fail the calls that wait for a channel now, each with an exception of its own."""
+        for waiting in self._waiting:
+            waiting.error = error()
+        self._wake_waiting()
+
     def refuse(self, error: Callable[[], Exception] | None) -> None:
         """Fail calls that find no channel, those that wait included, until one is added.
 
@@ -98,7 +123,13 @@ class BalancedChannel(Channel):
             error: Makes the exception of each call; None: let calls wait.
         """
         self._refusal = error
-        self._wake_waiting()
+        if error is not None:
+            self.fail_waiting(error)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether calls wait for a channel."""
+        return bool(self._waiting)
 
     def calls(self) -> int:
         """How many calls are open or wait to begin."""
@@ -107,11 +138,19 @@ class BalancedChannel(Channel):
 
     def connection_now(self) -> RPCConnection | None:
         """The connection that is best for a call, if one can begin at once."""
-        members = self._members
-        if len(members) == 1:
-            return members[0].connection_now()
-        found = [ready for member in members if (ready := member.connection_now()) is not None]
-        return min(found, key=_load) if found else None
+        best: RPCConnection | None = None
+        chosen: Channel | None = None
+        for member in self._members:
+            ready = member.connection_now()
+            if ready is None:
+                continue
+            if best is None or len(ready.h2.streams) < len(best.h2.streams):
+                best, chosen = ready, member
+        if chosen is not None:
+            self.calls_begun += 1
+            if self._on_busy is not None and chosen.open_calls(self) >= self._busy_calls:
+                self._on_busy()
+        return best
 
     async def wait_connection(self, deadline: Deadline | None) -> RPCConnection:
         """Wait until a call can begin somewhere.
@@ -130,7 +169,9 @@ class BalancedChannel(Channel):
             member = self._least_busy(tried)
             if member is not None:
                 try:
-                    return await member.wait_connection(deadline)
+                    connection = await member.wait_connection(deadline)
+                    self.calls_begun += 1
+                    return connection
                 except ConnectionLost:
                     tried.append(member)
                     if member.alive and self._least_busy(tried) is None:
@@ -146,6 +187,7 @@ class BalancedChannel(Channel):
                     self._on_wanted()
                 continue  # It may have added one already.
             await self._wait_for_member(deadline)
+            told = False
             tried.clear()
 
     def _least_busy(self, tried: list[Channel]) -> Channel | None:
@@ -157,21 +199,59 @@ class BalancedChannel(Channel):
         raise refusal()
 
     async def _wait_for_member(self, deadline: Deadline | None) -> None:
-        waiter = waiter_factory()()
-        self._waiting.add(waiter)
+        waiting = _Waiting(waiter_factory()())
+        self._waiting.add(waiting)
         try:
-            await wait_until(waiter, deadline)
+            await wait_until(waiting.waiter, deadline)
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.discard(waiting)
+        if waiting.error is not None:
+            raise waiting.error
 
     def _wake_waiting(self) -> None:
-        for waiter in self._waiting:
-            waiter.wake()
+        for waiting in self._waiting:
+            waiting.waiter.wake()
 
     def stream_closed(self) -> None:
         """A call has ended: its channel may have another one that waits."""
         for channel in (*self._members, *self._leaving):
             channel.stream_closed()
+        for waiter in self._draining:
+            waiter.wake()
+
+    async def wait_drained(self, channel: Channel) -> None:
+        """Wait until the calls on a channel that was removed have ended.
+
+        Those of a connection that broke do not count as ended: who waits watches for that, too.
+        """
+        waiter = waiter_factory()()
+        self._draining.add(waiter)
+        try:
+            while channel.open_calls(self):
+                await waiter.wait()
+        finally:
+            self._draining.discard(waiter)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be where tasks of calls live, until `close` is called.
+
+        Cancellation:
+            Closes this channel; those that it was made of are their owners'.
+        """
+        self._manager = waiter_factory()()
+        try:
+            with unwrapped():
+                async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
+                    self._running = True
+                    task_status.started()
+                    while not self._closed:
+                        await self._manager.wait()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._running = False
+            self._tasks = None
+            self.close()
 
     def close(self) -> None:
         """Take no more calls, and fail those that wait. The channels below are their owners'."""
@@ -179,10 +259,7 @@ class BalancedChannel(Channel):
         for channel in self.members:
             self.remove(channel)
         self._wake_waiting()
-
-
-def _load(connection: RPCConnection) -> int:
-    return len(connection.h2.streams)
+        self._wake_manager()
 
 
 async def _connect_nowhere() -> ByteStream:

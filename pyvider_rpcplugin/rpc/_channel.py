@@ -131,7 +131,7 @@ class Channel(_Base):
         self.__dispatch__: _DispatchChannelEvents = self.events
         self._encoder = HeaderEncoder()
         self._blocks: dict[str | tuple[str, str], bytes] = {}
-        self._base_fields = (
+        self.base_fields = (
             (":method", "POST"),
             (":scheme", scheme),
             (":authority", authority),
@@ -239,7 +239,7 @@ class Channel(_Base):
         key = name if subtype is None else (name, subtype)
         block = self._blocks.get(key)
         if block is None:
-            fields = (*self._base_fields, (":path", name), *self._extra_fields(subtype))
+            fields = (*self.base_fields, (":path", name), *self._extra_fields(subtype))
             block = self._encoder.encode(fields)
             if len(self._blocks) < _CACHED_METHODS:
                 self._blocks[key] = block
@@ -316,6 +316,11 @@ class Channel(_Base):
     def alive(self) -> bool:
         """Whether calls may still begin, now or once it has connected."""
         return self._running and not self._closed and self._gone is None
+
+    @property
+    def requests_sent(self) -> int:
+        """How many calls were begun on the present connection."""
+        return 0 if self._latest is None else self._latest.h2.requests_sent
 
     def open_calls(self, through: Channel | None) -> int:
         """How many calls are open on its connections; only those made `through` that channel."""

@@ -212,6 +212,69 @@ async def ask_limit(linked_: Linked, number: int) -> None:
     connection.h2.remote.max_concurrent_streams = number
 
 
+async def test_draining_ends_when_the_last_call_has() -> None:
+    async with places("a") as made:
+        channel = BalancedChannel()
+        linked_, place = made["a"]
+        place.gate = anyio.Event()
+        channel.add(linked_.channel)
+        drained = anyio.Event()
+
+        async def wait() -> None:
+            await channel.wait_drained(linked_.channel)
+            drained.set()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, channel)
+                await anyio.wait_all_tasks_blocked()
+                channel.remove(linked_.channel)
+                tasks.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                assert not drained.is_set()
+                place.gate.set()
+
+
+async def test_what_waits_can_be_failed_without_refusing_what_comes() -> None:
+    async with places("a") as made:
+        channel = BalancedChannel()
+
+        async def call() -> None:
+            with pytest.raises(ConnectionLost, match="no luck"):
+                await ask(channel)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+                channel.fail_waiting(lambda: ConnectionLost("no luck"))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, channel)
+                await anyio.wait_all_tasks_blocked()
+                channel.add(made["a"][0].channel)
+
+
+async def test_tasks_of_calls_live_until_the_channel_is_closed() -> None:
+    channel = BalancedChannel()
+    ended = anyio.Event()
+
+    async def feed() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            ended.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(channel.run)
+            channel.start_soon(feed)
+            await anyio.wait_all_tasks_blocked()
+            channel.close()
+    assert ended.is_set()
+    with pytest.raises(GRPCError):
+        channel.start_soon(feed)
+
+
 async def test_after_close_calls_fail() -> None:
     async with places("a") as made:
         channel = BalancedChannel()

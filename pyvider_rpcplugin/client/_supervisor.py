@@ -1,0 +1,417 @@
+"""The session of a client that keeps its plugin running, or several of one kind.
+
+A place is what one plugin fills, over all its restarts: a task. Calls go through one channel that
+outlives them all, to whichever plugins are in it at the moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin._tasks import Session, raise_bare, unwrapped
+from pyvider_rpcplugin.exception import ConfigError, RPCPluginError, SecurityError
+from pyvider_rpcplugin.rpc import ConnectionLost
+from pyvider_rpcplugin.rpc._balanced import BalancedChannel
+from pyvider_rpcplugin.services import rpc_options
+
+from ._first import first
+from ._members import Member, Replacement
+from ._restarts import Restarts
+from ._watch import HEALTH_TIMEOUT, check_serving, watch_over
+from .supervision import PluginEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.exception import PluginExit
+    from pyvider_rpcplugin.handshake import HandshakeRecord
+    from pyvider_rpcplugin.services import Broker
+
+    from ._events import EventHub
+    from ._launch import Launch
+    from ._plan import Plan
+    from ._watch import End
+    from .supervision import Kind
+
+logger = logging.getLogger(__name__)
+
+# What ending a plugin may take beyond the grace of its running calls.
+_END_MARGIN = 10.0
+# How long the end waits for a function that is being told of it.
+_TELLING_TIMEOUT = 5.0
+
+
+class Supervisor:
+    """What a client has in place of a launch when more than one start may be needed.
+
+    Args:
+        name: The plugin's name.
+        settings: The client's.
+        plan: What is to be kept running.
+        new_launch: Prepares a start; given what is set when the plugin has ended. May be exchanged.
+        hub: Who is told what happens.
+        exited: Set when no plugin will run any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        plan: Plan,
+        new_launch: Callable[[anyio.Event], Launch],
+        hub: EventHub,
+        exited: anyio.Event,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.exited = exited
+        self.exit: PluginExit | None = None
+        self._plan = plan
+        self.new_launch = new_launch
+        self._hub = hub
+        self.channel = BalancedChannel(
+            options=rpc_options(settings),
+            on_wanted=self._on_wanted,
+            on_busy=self._on_busy,
+            busy_calls=plan.pool.busy_calls,
+        )
+        self._told = anyio.Event()
+        self._tasks: TaskGroup  # of what was started
+        self._place_tasks: TaskGroup
+        self._places = 0
+        self._serving: list[Member] = []
+        self._spares: list[Member] = []
+        self._members: set[Member] = set()
+        self._stopping = False
+        self._gave_up = False
+        self._restarts = (
+            None
+            if plan.restart is None
+            else Restarts(plan.restart, share=plan.pool.size, random=random.random)
+        )
+
+    # What the client asks, as it asks a launch.
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Those whose plugins take calls now, the latest first."""
+        return tuple(member.launch for member in reversed(self._serving))
+
+    @property
+    def broker(self) -> Broker | None:
+        """The latest plugin's; None while none runs."""
+        return self.launches[0].broker if self._serving else None
+
+    @property
+    def record(self) -> HandshakeRecord | None:
+        """What the latest plugin said; None while none runs."""
+        return self.launches[0].record if self._serving else None
+
+    @property
+    def pid(self) -> int | None:
+        """The latest plugin's; None while none runs."""
+        return self.launches[0].pid if self._serving else None
+
+    # The session.
+
+    async def run(self, session: Session[None]) -> None:
+        """Be the session: start what is wanted now, and keep it running until stopped."""
+        try:
+            with unwrapped(), unwrapped():
+                async with anyio.create_task_group() as tg:
+                    self._tasks = tg
+                    await tg.start(self.channel.run)
+                    await tg.start(self._tell)
+                    async with anyio.create_task_group() as places:
+                        self._place_tasks = places
+                        if not self._plan.lazy:
+                            await self._start_all()
+                        session.started(None)
+                        await session.stop_requested.wait()
+                        # First, nobody looks after the plugins any more: they are to end.
+                        self._stopping = True
+                        self.channel.close()
+                        places.cancel_scope.cancel()
+                    await self._end_all()
+                    self._hub.end()
+                    with anyio.move_on_after(_TELLING_TIMEOUT):
+                        await self._told.wait()
+                    tg.cancel_scope.cancel()
+        finally:
+            self.channel.close()
+            self.exited.set()
+            self._hub.end()
+
+    async def _tell(self, *, task_status: TaskStatus[None]) -> None:
+        """Tell the client's function what happens, to the end."""
+        await self._hub.run(task_status=task_status)
+        self._told.set()
+
+    async def _start_all(self) -> None:
+        """Start as many as there are to be, at the same time; all or none.
+
+        Raises:
+            RPCPluginError: The first failure of one.
+        """
+        failures: list[RPCPluginError] = []
+        async with anyio.create_task_group() as tg:
+
+            async def start() -> None:
+                try:
+                    await self._start_place()
+                except RPCPluginError as exc:
+                    failures.append(exc)
+                    tg.cancel_scope.cancel()
+
+            for _ in range(self._plan.pool.size + self._plan.pool.spares):
+                tg.start_soon(start)
+        if failures:
+            raise_bare(failures[0])
+
+    async def _start_place(self) -> None:
+        member = await self._start()
+        self._admit(member)
+        self._new_place(member)
+
+    async def _end_all(self) -> None:
+        async with anyio.create_task_group() as tg:
+            for member in tuple(self._members):
+                tg.start_soon(self._end, member, "the client stops")
+
+    async def reload(self, drain_timeout: float | None) -> None:
+        """Replace all plugins by new ones, one after the other; start one if none runs.
+
+        Raises:
+            RPCPluginError: A new one could not be started, or is not healthy; what ran goes on.
+        """
+        if self._restarts is not None:
+            self._restarts.forget()
+        self._gave_up = False
+        members = (*self._serving, *self._spares)
+        if not members:
+            await self._start_place()
+        for member in members:
+            replacement = Replacement(drain_timeout)
+            member.replace(replacement)
+            await first(replacement.settled.wait, member.launch.exited.wait)
+            if replacement.error is not None:
+                raise_bare(replacement.error)
+
+    # Places.
+
+    def _on_wanted(self) -> None:
+        if not self._places and not self._gave_up and not self._stopping:
+            self._new_place(None)
+
+    def _on_busy(self) -> None:
+        pool = self._plan.pool
+        if pool.max_size is not None and self._places < pool.max_size + pool.spares:
+            self._new_place(None)
+
+    def _has_surplus(self) -> bool:
+        return self._places - self._plan.pool.spares > self._plan.pool.size
+
+    def _leave_place(self) -> None:
+        self._places -= 1
+
+    def _new_place(self, member: Member | None) -> None:
+        if not self._stopping:
+            self._places += 1
+            self._place_tasks.start_soon(
+                self._fill_place, member, name=f"place of plugin {self.name}"
+            )
+
+    async def _fill_place(self, member: Member | None) -> None:
+        """Keep one plugin running, until none is wanted here or it is given up."""
+        while True:
+            if member is None:
+                member = await self._start_until_it_works()
+                if member is None:
+                    self._leave_place()
+                    return
+            why = await watch_over(
+                member,
+                self._plan,
+                self.channel,
+                is_surplus=self._has_surplus,
+                on_idle=self._leave_place,
+            )
+            if why == "replace":
+                member = await self._succeed(member)
+                continue
+            self._dismiss(member)
+            if why == "idle":  # The place has been given up already.
+                await self._retire(member, self._plan.pool.drain_timeout, "it was idle")
+                return
+            await self._note_end(member, why)
+            if not await self._may_restart(self._exit_words(), member.launch.exit):
+                self._leave_place()
+                if self.channel.waiting:
+                    self._on_wanted()
+                return
+            member = None
+
+    async def _start(self) -> Member:
+        """Start one plugin.
+
+        Raises:
+            RPCPluginError: As `RPCPluginClient.start`.
+        """
+        launch = self.new_launch(anyio.Event())
+        session = Session(
+            launch.run,
+            name=f"plugin session {self.name}",
+            advice="stop the client",
+            limit=self.settings.grpc_grace_period + _END_MARGIN,
+        )
+        session.spawn_in(self._tasks)
+        await session.wait_started()
+        member = Member(launch, session)
+        self._members.add(member)
+        self._emit("started", member)
+        return member
+
+    async def _start_until_it_works(self) -> Member | None:
+        """Start a plugin, again if the policy has it; None once it is given up."""
+        while True:
+            try:
+                member = await self._start()
+            except RPCPluginError as exc:
+                error = exc
+            else:
+                self._admit(member)
+                return member
+            words = f"could not be started: {error.message}"
+            final = isinstance(error, ConfigError | SecurityError)
+            if final and self._restarts is not None:
+                self._give_up(words, error.exit)
+                return None
+            if not await self._may_restart(words, error.exit, error):
+                return None
+
+    async def _may_restart(
+        self, words: str, exit_: PluginExit | None, cause: Exception | None = None
+    ) -> bool:
+        """Wait as long as the policy says; False: there is no other start for now."""
+        if self._restarts is None or self._plan.restart is None:
+            if cause is not None:  # Otherwise a call that waits is reason enough to start again.
+                self.channel.fail_waiting(functools.partial(self._error, words, exit_, cause))
+            return False
+        pause = self._restarts.next_pause(anyio.current_time())
+        if pause is None:
+            self._give_up(words, exit_)
+            return False
+        self._emit("restarting", None, exit_=exit_, delay=pause, reason=words)
+        logger.info("plugin %s: starting again in %.3g s: it %s", self.name, pause, words)
+        if self._plan.restart.calls == "fail":
+            down = f"{words}; it is being started again"
+            self.channel.refuse(functools.partial(self._error, down, exit_, cause))
+        await anyio.sleep(pause)
+        return True
+
+    def _give_up(self, words: str, exit_: PluginExit | None) -> None:
+        self._emit("gave_up", None, exit_=exit_, reason=words)
+        logger.error("plugin %s is given up: it %s", self.name, words)
+        if self._places == 1:  # this is the last one
+            self._gave_up = True
+            self.channel.refuse(
+                functools.partial(self._error, f"is given up: it {words}", exit_, None)
+            )
+
+    def _error(
+        self, words: str, exit_: PluginExit | None, cause: Exception | None
+    ) -> ConnectionLost:
+        error = ConnectionLost(f"the plugin {self.name} {words}", exit_)
+        error.__cause__ = cause
+        return error
+
+    async def _succeed(self, member: Member) -> Member:
+        """Replace a plugin that runs; keep it if its successor does not work."""
+        replacement = member.replacement
+        assert replacement is not None  # noqa: S101 - for the type checker
+        successor: Member | None = None
+        try:
+            successor = await self._start()
+            restart = self._plan.restart
+            limit = HEALTH_TIMEOUT if restart is None else restart.health_timeout
+            await check_serving(successor.channel, limit)
+        except (RPCPluginError, GRPCError, TimeoutError) as exc:
+            logger.warning("plugin %s is not replaced: %s", self.name, exc)
+            if successor is not None:
+                await self._end(successor, "it is not healthy")
+            member.keep()
+            replacement.settle(exc)
+            return member
+        self._admit(successor)
+        self._dismiss(member)
+        self._place_tasks.start_soon(
+            self._retire, member, replacement.drain_timeout, "it was replaced"
+        )
+        replacement.settle()
+        return successor
+
+    # Which plugins get calls.
+
+    def _admit(self, member: Member) -> None:
+        """Let calls go to a plugin, or keep it in reserve."""
+        wanted = max(self._plan.pool.size, self._places - self._plan.pool.spares)
+        if len(self._serving) < wanted:
+            self._serve(member)
+        else:
+            self._spares.append(member)
+
+    def _serve(self, member: Member) -> None:
+        self._serving.append(member)
+        self.channel.add(member.channel)
+
+    def _dismiss(self, member: Member) -> None:
+        """Send no more calls to a plugin; one in reserve takes its place."""
+        if member in self._spares:
+            self._spares.remove(member)
+            return
+        self._serving.remove(member)
+        if self._spares:
+            self._serve(self._spares.pop(0))
+        self.channel.remove(member.channel)
+
+    async def _retire(self, member: Member, drain_timeout: float | None, reason: str) -> None:
+        """Let the calls of a plugin end, and then end it."""
+        drained = functools.partial(self.channel.wait_drained, member.channel)
+        with anyio.move_on_after(drain_timeout):
+            await first(drained, member.launch.exited.wait)
+        await self._end(member, reason)
+
+    async def _end(self, member: Member, reason: str) -> None:
+        member.session.request_stop()
+        await member.session.wait_finished()
+        if member in self._members:  # Nobody else has ended it meanwhile.
+            self._members.discard(member)
+            self.exit = member.launch.exit
+            self._emit("stopped", member, exit_=member.launch.exit, reason=reason)
+
+    async def _note_end(self, member: Member, why: End) -> None:
+        if why == "unhealthy":
+            self._emit("unhealthy", member, reason=member.complaint)
+            logger.warning("plugin %s is not healthy: %s", self.name, member.complaint)
+            await self._end(member, "it is not healthy")
+        else:
+            self._members.discard(member)
+            self.exit = member.launch.exit
+            self._emit("exited", member, exit_=self.exit, reason=self._exit_words())
+
+    def _exit_words(self) -> str:
+        return "has ended" if self.exit is None else self.exit.describe()
+
+    def _emit(self, kind: Kind, member: Member | None, **facts: Any) -> None:
+        pid = None if member is None else member.launch.pid
+        facts["exit"] = facts.pop("exit_", None)
+        self._hub.emit(PluginEvent(kind=kind, name=self.name, pid=pid, **facts))
