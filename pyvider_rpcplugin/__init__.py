@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .client import PluginHost, RPCPluginClient
+    from .client.supervision import PluginEvent, PoolPolicy, RestartPolicy
     from .config import configure
     from .exception import (
         ConfigError,
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
         SecurityError,
         TransportError,
     )
-    from .factories import plugin_client, plugin_mux, plugin_protocol, plugin_server
+    from .factories import (
+        plugin_client,
+        plugin_mux,
+        plugin_pool,
+        plugin_protocol,
+        plugin_server,
+    )
     from .handshake import (
         ReattachConfig,
         format_reattach_providers,
@@ -57,9 +64,11 @@ __all__ = [
     "GrpcCredentialsType",
     "HandlerT",
     "HandshakeError",
+    "PluginEvent",
     "PluginExit",
     "PluginHost",
     "PluginMux",
+    "PoolPolicy",
     "ProtocolError",
     "ProtocolT",
     "RPCPluginClient",
@@ -69,6 +78,7 @@ __all__ = [
     "ReattachConfig",
     "RemoteError",
     "ResourceLimits",
+    "RestartPolicy",
     "RpcConfigType",
     "SecureConfig",
     "SecurityError",
@@ -84,6 +94,7 @@ __all__ = [
     "parse_reattach_providers",
     "plugin_client",
     "plugin_mux",
+    "plugin_pool",
     "plugin_protocol",
     "plugin_server",
     "raises",
@@ -91,6 +102,7 @@ __all__ = [
 
 _HOMES = {
     "client": ("PluginHost", "RPCPluginClient"),
+    "client.supervision": ("PluginEvent", "PoolPolicy", "RestartPolicy"),
     "config": ("configure",),
     "exception": (
         "ConfigError",
@@ -101,7 +113,13 @@ _HOMES = {
         "SecurityError",
         "TransportError",
     ),
-    "factories": ("plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"),
+    "factories": (
+        "plugin_client",
+        "plugin_mux",
+        "plugin_pool",
+        "plugin_protocol",
+        "plugin_server",
+    ),
     "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
     "process": ("ResourceLimits", "SecureConfig", "discover"),
     "protocol.base": ("RPCPluginProtocol",),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.server import PluginMux, RPCPluginServer
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
-__all__ = ["plugin_client", "plugin_mux", "plugin_protocol", "plugin_server"]
+__all__ = ["plugin_client", "plugin_mux", "plugin_pool", "plugin_protocol", "plugin_server"]
 
 _SERVER_OPTIONS = ("versions", "tls", "standalone", "on_shutdown")
 
@@ -196,6 +196,41 @@ def plugin_client(
         debug=debug,
         **settings,
     )
+
+
+def plugin_pool(
+    command: Sequence[str | os.PathLike[str]] | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> RPCPluginClient:
+    """Make the client of several plugins of one kind, each in a process of its own.
+
+    It is used as any client is; each call goes to the plugin with the fewest open calls. One that
+    ends is started again.
+
+    Args:
+        command: The program and its arguments; no shell is used.
+        config: Settings for the plugins, and keys of the application's own.
+        size: How many plugins there are, by default one for each core; or the least and the most:
+            more are started when all are busy, and stopped when they have had no call for a while.
+        options: Whatever else `PoolPolicy` has, and whatever else `plugin_client` takes.
+
+    Returns:
+        The client, not started.
+
+    Raises:
+        ConfigError: An option makes no sense, or there is no such option.
+    """
+    from pyvider_rpcplugin.client import make_client  # noqa: PLC0415 - not for plugins
+    from pyvider_rpcplugin.client._starts import cores  # noqa: PLC0415 - likewise
+    from pyvider_rpcplugin.client.supervision import PoolPolicy  # noqa: PLC0415 - likewise
+
+    policy = {name: options.pop(name) for name in PoolPolicy.__struct_fields__ if name in options}
+    least, most = size if isinstance(size, tuple) else (size or cores(), None)
+    pool = PoolPolicy(**{"size": least, "max_size": most, **policy})
+    return make_client(command, config, pool=pool, **options)
 
 
 def plugin_protocol(

@@ -26,7 +26,7 @@ async def turn_to_start() -> AsyncGenerator[Callable[[], None]]:
     """Wait until this plugin may start, and yield what says that it has; leaving says so too."""
     turns = _turns.get(None)
     if turns is None:
-        turns = anyio.Semaphore(STARTS_PER_CORE * _cores())
+        turns = anyio.Semaphore(STARTS_PER_CORE * cores())
         _turns.set(turns)
     await turns.acquire()
     held = True
@@ -43,7 +43,8 @@ async def turn_to_start() -> AsyncGenerator[Callable[[], None]]:
         done()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.process._attached import attach_process
     from pyvider_rpcplugin.process._discover import discover
     from pyvider_rpcplugin.process._lines import LineSplitter
-    from pyvider_rpcplugin.process._memory import resident_memory
     from pyvider_rpcplugin.process._process import (
         PluginProcess,
         start_process,
         subprocess_runner,
         supervised,
     )
+    from pyvider_rpcplugin.process._resources import resident_memory
     from pyvider_rpcplugin.process._spec import RunSpec
     from pyvider_rpcplugin.process._verify import Checked, checked
     from pyvider_rpcplugin.process.checksum import SecureConfig
@@ -58,7 +58,7 @@ _HOMES = {
     "_lines": ("LineSplitter",),
     "_process": ("PluginProcess", "start_process", "subprocess_runner", "supervised"),
     "_spec": ("RunSpec",),
-    "_memory": ("resident_memory",),
+    "_resources": ("resident_memory",),
     "_verify": ("Checked", "checked"),
     "checksum": ("SecureConfig",),
     "limits": ("ResourceLimits",),

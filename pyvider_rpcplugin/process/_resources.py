@@ -1,4 +1,4 @@
-"""How much memory another process has."""
+"""What a process takes of the machine."""
 
 from __future__ import annotations
 
