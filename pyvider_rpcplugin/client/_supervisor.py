@@ -121,6 +121,11 @@ class Supervisor:
         """The latest plugin's; None while none runs."""
         return self.launches[0].pid if self._serving else None
 
+    def abandon(self) -> None:
+        """End the processes without an event loop: theirs was closed under them."""
+        for member in self._members:
+            member.launch.abandon()
+
     # The session.
 
     async def run(self, session: Session[None]) -> None:

@@ -4,12 +4,12 @@ import anyio
 import pytest
 from hypothesis import given, strategies as st
 
-from pyvider_rpcplugin.client._starts import STARTS_PER_CORE, Retries, _cores, turn_to_start
+from pyvider_rpcplugin.client._starts import STARTS_PER_CORE, Retries, cores, turn_to_start
 from pyvider_rpcplugin.config import load_settings
 
 
 async def test_only_so_many_plugins_start_at_a_time() -> None:
-    limit = STARTS_PER_CORE * _cores()
+    limit = STARTS_PER_CORE * cores()
     starting: list[int] = []
     go_on = anyio.Event()
 
@@ -32,7 +32,7 @@ async def test_only_so_many_plugins_start_at_a_time() -> None:
 
 async def test_a_turn_ends_with_the_plugin_that_never_started() -> None:
     with anyio.fail_after(5):
-        for _ in range(STARTS_PER_CORE * _cores() + 1):
+        for _ in range(STARTS_PER_CORE * cores() + 1):
             with pytest.raises(ZeroDivisionError):
                 async with turn_to_start():
                     raise ZeroDivisionError
