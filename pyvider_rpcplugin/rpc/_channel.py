@@ -25,6 +25,7 @@ from ._codecs import content_type, content_type_of, default_codec, default_detai
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
 from ._metadata import (
+    Deadline,
     effective_deadline,
     encode_metadata,
     encode_timeout,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
     from ._compression import MessageEncoding
-    from ._metadata import Deadline, MetadataLike
+    from ._metadata import MetadataLike
     from ._multicallable import (
         StreamStreamMultiCallable,
         StreamUnaryMultiCallable,
@@ -194,12 +195,18 @@ class Channel(_Base):
             cardinality: Which directions are streamed.
             request_type: The type of the messages sent.
             reply_type: The type of the messages received.
-            timeout: Seconds that the call may take.
+            timeout: Seconds that the call may take; by default what the options say. `math.inf`: it
+                has no deadline, whatever the options and the call being handled say.
             deadline: By when it must be complete. The earlier of the two counts, and the
                 deadline of the call that is being handled, where there is one.
             metadata: What is sent with the request.
             codec: How this call's messages are written; by default as the channel's are.
         """
+        due: Deadline | None = None
+        if timeout != math.inf or deadline is not None:
+            due = effective_deadline(timeout, deadline)
+            if due is None and self.options.default_timeout is not None:
+                due = Deadline.from_timeout(self.options.default_timeout)
         return ClientStream(
             self,
             name,
@@ -207,7 +214,7 @@ class Channel(_Base):
             cardinality,
             request_type,
             reply_type,
-            effective_deadline(timeout, deadline),
+            due,
             codec,
         )
 

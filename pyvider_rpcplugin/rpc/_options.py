@@ -26,6 +26,8 @@ class RPCOptions(msgspec.Struct, frozen=True):
         keepalive_timeout: Seconds within which the probe must be answered.
         settings_timeout: Seconds within which a new connection's peer must send its SETTINGS.
         max_workers: Threads that the plain functions among a server's handlers share.
+        default_timeout: Seconds that a call of a channel may take which has neither a timeout nor a
+            deadline; None: as long as it does.
         compression: What messages are compressed with; None: they are not. A server compresses
             only for clients that accept it.
     """
@@ -39,4 +41,5 @@ class RPCOptions(msgspec.Struct, frozen=True):
     keepalive_timeout: float = 20.0
     settings_timeout: float = 30.0
     max_workers: int = 40
+    default_timeout: float | None = None
     compression: Compression | None = None

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -322,7 +323,7 @@ class Broker:
         while self._unavailable is None:
             try:
                 async with channel.request(
-                    _START_STREAM, Cardinality.STREAM_STREAM, ConnInfo, Heard
+                    _START_STREAM, Cardinality.STREAM_STREAM, ConnInfo, Heard, timeout=math.inf
                 ) as stream:
                     await stream.send_request()
                     if await self._talk(stream):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -118,7 +119,9 @@ async def receive_output(
     Raises:
         GRPCError: The plugin has no such service, or it or the connection is gone.
     """
-    async with channel.request(STREAM_STDIO, Cardinality.UNARY_STREAM, Empty, StdioData) as stream:
+    async with channel.request(
+        STREAM_STDIO, Cardinality.UNARY_STREAM, Empty, StdioData, timeout=math.inf
+    ) as stream:
         await stream.send_message(Empty(), end=True)
         unknown = False
         while (message := await stream.recv_message()) is not None:

@@ -649,3 +649,31 @@ async def test_a_channel_runs_what_its_calls_have_to_do_meanwhile() -> None:
             await done.wait()
     with pytest.raises(GRPCError, match="not open"):
         ours.channel.start_soon(run, 1)
+
+
+async def test_a_call_without_a_deadline_gets_the_one_of_the_options() -> None:
+    async def stuck(stream: Any) -> None:
+        await anyio.Event().wait()
+
+    options = RPCOptions(default_timeout=0.02)
+    async with linked(Echo(Unary=stuck), channel_options=options) as ours:
+        with pytest.raises(DeadlineExceeded):
+            await ours.stub.Unary(EchoRequest())
+        with anyio.move_on_after(0.2) as scope:
+            await ours.stub.Unary(EchoRequest(), timeout=math.inf)
+        assert scope.cancelled_caught
+
+
+async def test_a_call_can_do_without_the_deadline_of_the_call_being_handled() -> None:
+    async with linked() as inner:
+
+        async def handler(stream: Any) -> None:
+            await stream.recv_message()
+            own = request(inner.channel, "Unary")
+            free = request(inner.channel, "Unary", timeout=math.inf)
+            text = f"{own.deadline is not None} {free.deadline is None}"
+            await stream.send_message(EchoReply(text=text))
+
+        async with linked(Echo(Unary=handler)) as outer:
+            reply = await outer.stub.Unary(EchoRequest(), timeout=5)
+            assert reply.text == "True True"
