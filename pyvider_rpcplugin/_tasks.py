@@ -338,6 +338,18 @@ class Operation(Coroutine[Any, Any, T], Generic[T, V]):
             warnings.warn(f"{self.__name__}() was never awaited", RuntimeWarning, stacklevel=2)
 
 
+async def first(*waits: Callable[[], Awaitable[Any]]) -> None:
+    """Wait until one of several things has happened."""
+    async with anyio.create_task_group() as tg:
+
+        async def watch(wait: Callable[[], Awaitable[Any]]) -> None:
+            await wait()
+            tg.cancel_scope.cancel()
+
+        for wait in waits:
+            tg.start_soon(watch, wait)
+
+
 @contextlib.contextmanager
 def unwrapped() -> Generator[None]:
     """Let a lone exception leave one task group of ours as itself.

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from pyvider_rpcplugin.client import RPCPluginClient
+    from pyvider_rpcplugin.client._events import OnEvent
     from pyvider_rpcplugin.client._sinks import OutputSink
+    from pyvider_rpcplugin.client.supervision import PoolPolicy, RestartPolicy
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
@@ -132,6 +134,12 @@ def plugin_client(
     sync_stderr: OutputSink | None = None,
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
     debug: Literal["wait"] | None = None,
+    default_deadline: float | None = None,
+    restart: RestartPolicy | None = None,
+    lazy: bool = False,
+    idle_timeout: float | None = None,
+    pool: PoolPolicy | None = None,
+    on_event: OnEvent | None = None,
     **settings: Any,
 ) -> RPCPluginClient:
     """Make the client of a plugin, to be started by `async with` or by its `start()`.
@@ -166,6 +174,13 @@ def plugin_client(
             within 5 seconds, or it is cancelled. What it raises is logged.
         debug: "wait": the plugin waits for a debugger before it serves, and says in its log how to
             attach one. The time for its start is not limited then.
+        default_deadline: Seconds that a call may take which has no deadline of its own.
+        restart: When the plugin is started again after its end; None: it is not.
+        lazy: Start the plugin when it is called for the first time.
+        idle_timeout: Seconds without a call after which it is stopped, until the next one.
+        pool: How many plugins there are, if not one: see `plugin_pool`.
+        on_event: Called with a `PluginEvent` whenever something happens to a plugin that is kept
+            running; may be asynchronous.
         settings: Any setting, in lower case and without its prefix.
 
     Returns:
@@ -194,6 +209,12 @@ def plugin_client(
         sync_stderr=sync_stderr,
         on_exit=on_exit,
         debug=debug,
+        default_deadline=default_deadline,
+        restart=restart,
+        lazy=lazy,
+        idle_timeout=idle_timeout,
+        pool=pool,
+        on_event=on_event,
         **settings,
     )
 

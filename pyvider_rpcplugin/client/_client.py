@@ -76,6 +76,7 @@ class RPCPluginClient:
         sync_stderr: OutputSink | None = None,
         on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
         debug: Literal["wait"] | None = None,
+        default_deadline: float | None = None,
         restart: RestartPolicy | None = None,
         lazy: bool = False,
         idle_timeout: float | None = None,
@@ -103,6 +104,7 @@ class RPCPluginClient:
             sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
             on_exit: Called when the plugin has ended.
             debug: "wait": the plugin waits for a debugger before it serves.
+            default_deadline: Seconds that a call may take which has no deadline of its own.
             restart: When a plugin that has ended is started again; None: it is not.
             lazy: Start the plugin when it is called for the first time.
             idle_timeout: Seconds without a call after which it is stopped, until the next one.
@@ -117,6 +119,7 @@ class RPCPluginClient:
         self._reattach = reattach
         self._runner = runner
         self._on_exit = on_exit
+        self._default_deadline = default_deadline
         self._debug = debug
         self._env = env
         self._inherit_env = inherit_env
@@ -334,8 +337,14 @@ class RPCPluginClient:
                 not started by this host, or has one connection for all.
         """
         self._current_channel()
-        assert self._launch is not None  # noqa: S101 - it has the channel
-        return self._launch.reattach_config()
+        return self._one_launch().reattach_config()
+
+    def _one_launch(self) -> Launch:
+        """The start of a client that makes no others by itself."""
+        if not isinstance(self._launch, Launch):
+            msg = f"the plugin {self.name} is kept running by this client: it is not handed over"
+            raise RPCPluginError(msg, phase="detach")
+        return self._launch
 
     async def detach(self) -> ReattachConfig:
         """Stop, and leave the plugin running.
@@ -353,8 +362,7 @@ class RPCPluginClient:
             Takes effect when the client has stopped.
         """
         record = self.reattach_config()
-        launch = self._launch
-        assert launch is not None  # noqa: S101 - it gave the record
+        launch = self._one_launch()
         if self._reattach is None and not launch.settings.outlive_host:
             msg = f"the plugin {self.name} would end with its host"
             hint = "Start it with outlive_host=True (PLUGIN_OUTLIVE_HOST)."
@@ -526,7 +534,10 @@ class RPCPluginClient:
         from ._plan import Plan  # noqa: PLC0415 - few clients need it
         from ._supervisor import Supervisor  # noqa: PLC0415 - likewise
 
-        plan = Plan.of(*self._supervision)
+        if not self._starts:
+            msg = "restart=, lazy=, idle_timeout= and pool= are for plugins that are started here"
+            raise ConfigError(msg, phase="launch")
+        plan = Plan.of(*self._supervision, self._default_deadline)
         settings = cast("Settings", self._settings)
         return Supervisor(self.name, settings, plan, new_launch, self._hub, self._exited)
 
@@ -562,6 +573,7 @@ class RPCPluginClient:
             sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
             sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
             on_exit=self._on_exit,
+            default_deadline=self._default_deadline,
         )
         apply_log_level("host")
         return functools.partial(Launch, self.name, settings, options)
@@ -580,6 +592,10 @@ class RPCPluginClient:
             msg = "a client needs one of these: a command, an address, or the record of a plugin "
             msg += "that runs"
             raise ConfigError(msg, phase="launch")
+        limit = self._default_deadline
+        if limit is not None and not limit > 0:
+            msg = f"default_deadline is {limit!r}: more than 0 seconds are needed"
+            raise ConfigError(msg, phase="settings")
         debug: object = self._debug
         if debug not in {None, "wait"}:
             msg = f"debug is {debug!r}: accepted is 'wait'"

@@ -14,7 +14,7 @@ import msgspec
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin import handshake
-from pyvider_rpcplugin._tasks import Session, unwrapped
+from pyvider_rpcplugin._tasks import Session, first, unwrapped
 from pyvider_rpcplugin.crypto import Mode, host_tls
 from pyvider_rpcplugin.exception import (
     HandshakeError,
@@ -93,6 +93,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     sync_stdout: Deliver | None
     sync_stderr: Deliver | None
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
+    default_deadline: float | None
 
     def __repr__(self) -> str:
         # What a caller gives to a plugin may be secret.
@@ -390,7 +391,7 @@ class Launch:
                 # These have time: whoever waited for the start is about to make the first call.
                 tg.start_soon(output.run, channel)
                 tg.start_soon(broker.keep_conversation, channel)
-                await _first(session.stop_requested, process.exited)
+                await first(session.stop_requested.wait, process.exited.wait)
                 if process.exited.is_set():
                     self._stderr.flush()
                     broker.refuse(f"is closed: the plugin {process.exit.describe()}")
@@ -500,7 +501,7 @@ class Launch:
         return Channel(
             link.connect,
             scheme=link.scheme,
-            options=rpc_options(self.settings),
+            options=rpc_options(self.settings, self._options.default_deadline),
             on_lost=link.explain_loss,
         )
 
@@ -686,15 +687,3 @@ async def _hurry_when_exited(process: PluginProcess, scope: anyio.CancelScope) -
     """
     await process.exited.wait()
     scope.deadline = min(scope.deadline, anyio.current_time() + EXIT_GRACE)
-
-
-async def _first(*events: anyio.Event) -> None:
-    """Wait until one of the events is set."""
-    async with anyio.create_task_group() as tg:
-
-        async def wait(event: anyio.Event) -> None:
-            await event.wait()
-            tg.cancel_scope.cancel()
-
-        for event in events:
-            tg.start_soon(wait, event)

@@ -27,6 +27,7 @@ OPTIONS = (
     "sync_stderr",
     "on_exit",
     "debug",
+    "default_deadline",
     "restart",
     "lazy",
     "idle_timeout",

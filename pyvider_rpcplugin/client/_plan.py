@@ -17,12 +17,14 @@ class Plan:
         restart: When a plugin that has ended is started again; None: when a call wants it.
         lazy: Whether the first start, too, waits for a call.
         idle_timeout: Seconds without a call after which plugins are stopped, until one is made.
+        default_deadline: Seconds that calls may take which do not say themselves.
         pool: How many there are.
     """
 
     restart: RestartPolicy | None = None
     lazy: bool = False
     idle_timeout: float | None = None
+    default_deadline: float | None = None
     pool: PoolPolicy = field(default_factory=PoolPolicy)
 
     @classmethod
@@ -32,6 +34,7 @@ class Plan:
         lazy: bool,
         idle_timeout: float | None,
         pool: PoolPolicy | None,
+        default_deadline: float | None,
     ) -> Plan:
         """Check a client's options.
 

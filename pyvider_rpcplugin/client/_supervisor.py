@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import Session, raise_bare, unwrapped
+from pyvider_rpcplugin._tasks import Session, first, raise_bare, unwrapped
 from pyvider_rpcplugin.exception import ConfigError, RPCPluginError, SecurityError
 from pyvider_rpcplugin.rpc import ConnectionLost
 from pyvider_rpcplugin.rpc._balanced import BalancedChannel
 from pyvider_rpcplugin.services import rpc_options
 
-from ._first import first
 from ._members import Member, Replacement
 from ._restarts import Restarts
 from ._watch import HEALTH_TIMEOUT, check_serving, watch_over
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.handshake import HandshakeRecord
+    from pyvider_rpcplugin.process import PluginProcess
     from pyvider_rpcplugin.services import Broker
 
     from ._events import EventHub
@@ -74,12 +74,13 @@ class Supervisor:
         self.name = name
         self.settings = settings
         self.exited = exited
+        self.over = anyio.Event()
         self.exit: PluginExit | None = None
         self._plan = plan
         self.new_launch = new_launch
         self._hub = hub
         self.channel = BalancedChannel(
-            options=rpc_options(settings),
+            options=rpc_options(settings, plan.default_deadline),
             on_wanted=self._on_wanted,
             on_busy=self._on_busy,
             busy_calls=plan.pool.busy_calls,
@@ -115,6 +116,11 @@ class Supervisor:
     def record(self) -> HandshakeRecord | None:
         """What the latest plugin said; None while none runs."""
         return self.launches[0].record if self._serving else None
+
+    @property
+    def process(self) -> PluginProcess | None:
+        """The latest plugin's; None while none runs."""
+        return self.launches[0].process if self._serving else None
 
     @property
     def pid(self) -> int | None:
@@ -154,6 +160,7 @@ class Supervisor:
         finally:
             self.channel.close()
             self.exited.set()
+            self.over.set()
             self._hub.end()
 
     async def _tell(self, *, task_status: TaskStatus[None]) -> None:

@@ -272,7 +272,7 @@ class Channel(_Base):
         """What begins the request of a call that is compressed otherwise than the others."""
         fields = [field for field in self._extra_fields(subtype) if field[0] != "grpc-encoding"]
         fields.append(("grpc-encoding", encoding.name))
-        return self._encoder.encode((*self._base_fields, (":path", name), *fields))
+        return self._encoder.encode((*self.base_fields, (":path", name), *fields))
 
     def connection_now(self) -> RPCConnection | None:
         """The connection if a call can begin on it at once."""

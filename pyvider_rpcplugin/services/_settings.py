@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.config import Settings
 
 
-def rpc_options(settings: Settings) -> RPCOptions:
-    """Make the engine's options out of one client's or server's settings."""
+def rpc_options(settings: Settings, default_timeout: float | None = None) -> RPCOptions:
+    """Make the engine's options out of one client's or server's settings.
+
+    Args:
+        settings: The client's or the server's.
+        default_timeout: Seconds that a client's calls may take which do not say themselves.
+    """
     return RPCOptions(
         max_receive_message_size=settings.grpc_max_receive_message_size,
         max_send_message_size=settings.grpc_max_send_message_size,
@@ -27,6 +32,7 @@ def rpc_options(settings: Settings) -> RPCOptions:
         keepalive_timeout=settings.grpc_keepalive_timeout_ms / 1000,
         settings_timeout=settings.connection_timeout,
         max_workers=settings.max_workers,
+        default_timeout=default_timeout,
     )
 
 

@@ -184,6 +184,33 @@ async def test_what_is_of_the_wrong_kind_is_refused_at_the_start(options: dict[s
         await plugin_client(echo(), **options).start()
 
 
+async def test_only_plugins_that_are_started_here_are_kept_running() -> None:
+    client = plugin_client(address="127.0.0.1:1", restart=SOON)
+    with pytest.raises(ConfigError, match="started here"):
+        await client.start()
+
+
+async def test_what_is_kept_running_is_not_handed_over() -> None:
+    with anyio.fail_after(10):
+        async with plugin_client(echo(), restart=SOON, outlive_host=True) as client:
+            with pytest.raises(RPCPluginError, match="not handed over"):
+                await client.detach()
+
+
+@pytest.mark.parametrize("restart", [None, SOON])
+async def test_calls_without_a_deadline_get_the_clients(restart: RestartPolicy | None) -> None:
+    with anyio.fail_after(10):
+        async with plugin_client(echo(), default_deadline=0.05, restart=restart) as client:
+            with pytest.raises(GRPCError) as caught:
+                await client.stub(EchoStub).Unary(EchoRequest(text="hang"))
+            assert caught.value.status is Status.DEADLINE_EXCEEDED
+
+
+async def test_a_default_deadline_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="default_deadline"):
+        await plugin_client(echo(), default_deadline=0).start()
+
+
 # --- started by calls, stopped when idle -----------------------------------------------------------
 
 
