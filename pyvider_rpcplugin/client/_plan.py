@@ -50,4 +50,10 @@ class Plan:
             raise ConfigError(msg, phase="settings")
         if pool is not None and restart is None:
             restart = RestartPolicy()  # A pool that shrinks with each crash would be of no use.
-        return cls(restart=restart, lazy=lazy, idle_timeout=idle_timeout, pool=pool or PoolPolicy())
+        return cls(
+            restart=restart,
+            lazy=lazy,
+            idle_timeout=idle_timeout,
+            default_deadline=default_deadline,
+            pool=pool or PoolPolicy(),
+        )
