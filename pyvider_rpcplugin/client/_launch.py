@@ -126,6 +126,7 @@ class Launch:
         self.over = anyio.Event()
         self.left = False
         self.process: PluginProcess | None = None
+        self.link: Link | None = None
         self._tls: HostTLS | None = None
         self._options = options
         self._may_pass = False
@@ -237,7 +238,7 @@ class Launch:
                             record.network, record.address
                         )
                         socket = address if network == "unix" else None
-                        link = _Link(
+                        link = Link(
                             _transport_of(network, address),
                             self._credentials(tls, record, process),
                             process,
@@ -364,7 +365,7 @@ class Launch:
         session: Session[None],
         process: PluginProcess,
         record: HandshakeRecord,
-        link: _Link,
+        link: Link,
         settings: Settings,
         retries: Retries,
     ) -> None:
@@ -436,7 +437,7 @@ class Launch:
                 process.left = True
                 self.process, self.pid = process, process.pid
                 network, address = process.runner.plugin_to_host(record.network, record.address)
-                link = _Link(_transport_of(network, address), credentials, process)
+                link = Link(_transport_of(network, address), credentials, process)
                 socket = address if network == "unix" else None
                 self.left = record.test
                 await self._serve_process(
@@ -468,7 +469,7 @@ class Launch:
     # Without one.
 
     async def _attach(self, session: Session[None], address: str, retries: Retries) -> None:
-        link = _Link(transport_at(address), self._credentials_for(address), None)
+        link = Link(transport_at(address), self._credentials_for(address), None)
         channel = self._make_channel(link)
         with unwrapped():
             async with anyio.create_task_group() as tg:
@@ -495,9 +496,10 @@ class Launch:
 
     # Both.
 
-    def _make_channel(self, link: _Link) -> Channel:
+    def _make_channel(self, link: Link) -> Channel:
         from pyvider_rpcplugin.rpc import Channel  # noqa: PLC0415 - see load_engine
 
+        self.link = link
         return Channel(
             link.connect,
             scheme=link.scheme,
@@ -508,7 +510,7 @@ class Launch:
     async def _connect(
         self,
         tg: TaskGroup,
-        link: _Link,
+        link: Link,
         channel: Channel,
         address: str,
         process: PluginProcess | None,
@@ -567,7 +569,7 @@ def _transport_of(network: str, address: str) -> RPCPluginTransport:
     return transport_for(network, address)
 
 
-class _Link:
+class Link:
     """What a channel asks: for a connection, and what has become of the plugin behind it.
 
     An object of its own, because a user may keep the channel, which would keep all the rest.
@@ -584,7 +586,7 @@ class _Link:
         self.scheme: str = "http" if credentials is None else "https"
         self._process = process
         self._shared: SharedWays | None = None
-        self._is_shared = False
+        self._connected_once = False
         self.tasks: TaskGroup | None = None
         self.ended = anyio.Event()
 
@@ -595,6 +597,11 @@ class _Link:
         self._shared = SharedWays(
             client=True, credentials=self._credentials, handshake_timeout=timeout
         )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all goes over one connection: there is no second one."""
+        return self._shared is not None
 
     async def connect(self) -> ByteStream:
         stream: ByteStream
@@ -610,14 +617,14 @@ class _Link:
 
     async def _open(self, shared: SharedWays) -> ByteStream:
         """Open the main stream; the first one makes the connection, and there is no second."""
-        if not self._is_shared and self.tasks is not None:
+        if not self._connected_once and self.tasks is not None:
             connection = await self._transport.connect()
             try:
                 await self.tasks.start(shared.run, connection)
             except BaseException:
                 await anyio.aclose_forcefully(connection)
                 raise
-            self._is_shared = True
+            self._connected_once = True
         return shared.open()
 
     async def explain_loss(self) -> PluginExit | None:

@@ -591,7 +591,7 @@ class Channel(_Base):
         try:
             await connection.run()
         except BaseException:
-            self._fail(connection, _closed_error)
+            self._fail(connection, closed_error)
             raise
         finally:
             self._connections.discard(connection)
@@ -611,7 +611,7 @@ class Channel(_Base):
         finally:
             self._explaining -= 1
         if ended is None:
-            self._fail(connection, lambda: _lost_error(str(connection.lost), connection.lost))
+            self._fail(connection, lambda: lost_error(str(connection.lost), connection.lost))
         else:
             self._fail(connection, self._gone_error)
         self._wake_manager()
@@ -628,8 +628,7 @@ class Channel(_Base):
             self._wake_manager()
 
     def _gone_error(self) -> ConnectionLost:
-        reason = "has ended" if self._gone is None else self._gone.describe()
-        return ConnectionLost(f"the connection was lost: the plugin {reason}", self._gone)
+        return gone_error(self._gone)
 
     def _fail(self, connection: RPCConnection, error: Callable[[], Exception]) -> None:
         for stream in list(connection.h2.streams.values()):
@@ -646,7 +645,7 @@ class Channel(_Base):
             return
         self._closed = True
         for connection in list(self._connections):
-            self._fail(connection, _closed_error)
+            self._fail(connection, closed_error)
             connection.close()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -654,13 +653,21 @@ class Channel(_Base):
         self._wake_manager()
 
 
-def _lost_error(reason: str, cause: Exception | None) -> ConnectionLost:
+def lost_error(reason: str, cause: Exception | None) -> ConnectionLost:
+    """What calls get whose connection broke."""
     error = ConnectionLost(f"the connection was lost: {reason}")
     error.__cause__ = cause
     return error
 
 
-def _closed_error() -> GRPCError:
+def gone_error(ended: PluginExit | None) -> ConnectionLost:
+    """What calls get whose plugin has ended."""
+    reason = "has ended" if ended is None else ended.describe()
+    return ConnectionLost(f"the connection was lost: the plugin {reason}", ended)
+
+
+def closed_error() -> GRPCError:
+    """What running calls get when their channel is closed."""
     return GRPCError(Status.CANCELLED, "the channel was closed")
 
 

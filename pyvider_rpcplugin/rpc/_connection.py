@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 262_144
 # Senders wait while this much is unsent; what a peer makes us answer may grow to the second bound.
-_HIGH_WATER = 1 << 20
-_LARGEST_OUTPUT = 16 << 20
+HIGH_WATER = 1 << 20
+LARGEST_OUTPUT = 16 << 20
 _GUARD_INTERVAL = 1.0
 _LAST_WORDS_TIMEOUT = 1.0
 # Up to so many calls each send is worth a system call of its own; beyond, output is gathered
@@ -335,14 +335,12 @@ class RPCConnection(Incoming):
                     self._refresh_guard()
                 if h2.output_size:
                     self.flush()
-                    if h2.output_size > _LARGEST_OUTPUT:
+                    if h2.output_size > LARGEST_OUTPUT:
                         reason = "the peer does not read what it asks for"
                         logger.warning("rpc.connection.unread peer=%s %s", self.peer.addr(), reason)
                         h2.close(ErrorCode.ENHANCE_YOUR_CALM, reason)
                         self.lose(ConnectionError(reason))
                         return
-                if self.lost is not None:
-                    return
 
     def _refresh_guard(self) -> None:
         now = anyio.current_time()
@@ -445,7 +443,7 @@ class RPCConnection(Incoming):
     @property
     def has_room(self) -> bool:
         """Whether little enough is unsent for more to be added."""
-        return self.h2.output_size + len(self._unsent) < _HIGH_WATER
+        return self.h2.output_size + len(self._unsent) < HIGH_WATER
 
     async def wait_for_room(self, waiter: Waiter) -> None:
         """Wait until `has_room` may be true."""

@@ -13,6 +13,7 @@ from pyvider_rpcplugin._lazy import lazy_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyvider_rpcplugin.transport._blocking import BlockingSocket, blocking_socket
     from pyvider_rpcplugin.transport._choose import transport_for
     from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
     from pyvider_rpcplugin.transport._tls import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.transport.unix import UnixSocketTransport
 
 __all__ = [
+    "BlockingSocket",
     "Connecting",
     "MemoryTransport",
     "RPCPluginTransport",
@@ -39,12 +41,14 @@ __all__ = [
     "TLSRefusedError",
     "TLSStream",
     "UnixSocketTransport",
+    "blocking_socket",
     "transport_for",
     "wrap_client",
     "wrap_server",
 ]
 
 _HOMES = {
+    "_blocking": ("BlockingSocket", "blocking_socket"),
     "_choose": ("transport_for",),
     "_stream": ("SocketListener", "SocketStream"),
     "_tls": ("TLSListener", "TLSRefusedError", "TLSStream", "wrap_client", "wrap_server"),

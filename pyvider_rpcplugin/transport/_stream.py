@@ -195,6 +195,18 @@ class SocketStream(_OwnSocket, ByteStream):
             self._reader.close()
         await super().aclose()
 
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Give the socket away, with what was read from it and not received; the stream is closed.
+
+        No task may be using it.
+        """
+        arrived = b""
+        if self._reader is not None:
+            arrived = self._reader.take(_LARGEST_READ) or b""
+            self._reader.close()
+        self._closed = True
+        return self._socket, arrived
+
     async def send(self, item: bytes) -> None:
         """Send all of it.
 

@@ -206,6 +206,19 @@ class TLSStream(ByteStream):
             ):
                 await self._stream.send(data)
 
+    @property
+    def below(self) -> ByteStream:
+        """The stream that carries it."""
+        return self._stream
+
+    def detach(self) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+        """Give away what it computes with: after the handshake, before anything else.
+
+        The stream below is the caller's then.
+        """
+        self._closed = True
+        return self.ssl_object, self._incoming, self._outgoing
+
     # --- receiving -------------------------------------------------------------------------
 
     async def receive(self, max_bytes: int = _LARGEST_READ) -> bytes:
