@@ -208,7 +208,7 @@ class SyncPluginClient:
             GRPCError: It cannot be asked.
         """
         driver = self._current()
-        status = driver.drive(check_health(_Timed(driver, timeout), PLUGIN_SERVICE))
+        status = driver.drive(check_health(driver, PLUGIN_SERVICE, timeout=timeout))
         if status is not ServingStatus.SERVING:
             msg = f"the plugin {self.name} says that it is {status.name}"
             raise RPCPluginError(msg, phase="call")
@@ -278,17 +278,6 @@ class SyncPluginClient:
         # interpreter ends there are no new threads; then `_stop_all` is what ends the plugin.
         with contextlib.suppress(RuntimeError):
             start_new_thread(runtime.stop, ())
-
-
-class _Timed:
-    """Calls with a timeout, for functions that know of none."""
-
-    def __init__(self, driver: Driver, timeout: float | None) -> None:
-        self._request = functools.partial(driver.request, timeout=timeout)
-
-    def request(self, *args: Any) -> AnyCall:
-        """Prepare a call."""
-        return self._request(*args)
 
 
 class _Runtime:

@@ -267,7 +267,7 @@ STARTED_AGAIN = """
         assert client.exited.is_set()
     asyncio.run(again())
 """
-FORGOTTEN = "del client"
+FORGOTTEN = "import gc; del client; gc.collect()"
 
 
 @pytest.mark.parametrize("then", [STOPPED_LATER, STARTED_AGAIN, FORGOTTEN])
