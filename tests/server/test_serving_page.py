@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import pytest
@@ -19,7 +18,6 @@ from .test_debug import Debugged
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text()
-GREETER = ROOT / "examples" / "protobuf"
 
 pytestmark = pytest.mark.process
 
@@ -30,12 +28,10 @@ def shown(name: str) -> str:
     return code
 
 
-@pytest.fixture
-def greeter(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The modules of the example, which the page's programs import."""
-    monkeypatch.setenv("PYTHONPATH", str(GREETER))
-    monkeypatch.syspath_prepend(str(GREETER))
-    return import_module
+class Greeter(Protocol):
+    """What the page's plugins serve, as their hosts know it."""
+
+    async def hello(self, name: str) -> str: ...
 
 
 def program(folder: Path, name: str) -> list[str]:
@@ -51,20 +47,17 @@ async def run(code: str, **names: object) -> None:
         await names["shown"]()  # type: ignore[operator]
 
 
-async def test_a_plugin_of_several_versions(greeter: Any, tmp_path: Path) -> None:
-    stub, request = greeter("greeter_grpc").GreeterStub, greeter("greeter_pb2").HelloRequest
+async def test_a_plugin_of_several_versions(tmp_path: Path) -> None:
     command = program(tmp_path, "versions_plugin.py")
     said = {}
     for offered in ([4, 5], [6, 7]):
         with anyio.fail_after(5):
             async with plugin_client(command, protocol_versions=offered) as client:
-                reply = await client.stub(stub).Hello(request(name="Ada"))
-                said[client.negotiated_version] = reply.text
-    assert said == {5: "Hello, Ada!", 6: "Version 6 greets Ada."}
+                said[client.negotiated_version] = await client.proxy(Greeter).hello("Ada")
+    assert said == {5: "Hello, Ada.", 6: "Hello, Ada. (version 6)"}
     await run(shown("versions_host.py"), plugin_client=plugin_client, command=command)
 
 
-@pytest.mark.usefixtures("greeter")
 def test_a_program_that_reads_its_arguments_itself(tmp_path: Path) -> None:
     command = [*program(tmp_path, "debug_arguments.py"), "--attach"]
     with Debugged(command) as plugin:
@@ -90,16 +83,15 @@ async def test_a_plugin_that_says_how_it_is() -> None:
 
 
 async def test_a_program_that_is_several_plugins(
-    greeter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path, "mux_plugin.py")
-    (tmp_path / "mux_plugin.py").rename(tmp_path / "plugins.py")
+    (tmp_path / "plugins.py").write_text(shown("mux_plugin.py"))
+    (tmp_path / "counter.py").write_text("class Counter:\n    async def count(self) -> int: ...\n")
     monkeypatch.chdir(tmp_path)
     await run(shown("mux_host.py"), plugin_client=plugin_client, sys=sys)
-    stub, request = greeter("greeter_grpc").GreeterStub, greeter("greeter_pb2").HelloRequest
     with anyio.fail_after(5):
         async with plugin_client([sys.executable, "plugins.py", "greeter"]) as client:
-            assert (await client.stub(stub).Hello(request(name="Ada"))).text == "Hello, Ada!"
+            assert await client.proxy(Greeter).hello("Ada") == "Hello, Ada."
 
 
 async def test_a_plugin_that_is_told_of_its_end() -> None:
