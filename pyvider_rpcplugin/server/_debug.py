@@ -61,12 +61,14 @@ def _read(arguments: Sequence[str]) -> tuple[DebugServe | None, list[str]]:
             asked, name = True, value or name
         elif option == SOCKET:
             socket = value if equals else next(rest, "")
-            if not socket:
-                msg = f"{SOCKET} needs the path of a socket"
-                raise ConfigError(msg, f"{SOCKET} PATH", phase="settings")
         else:
             own.append(argument)
-    return (DebugServe(name, socket) if asked else None), own
+    if not asked:
+        return None, list(arguments)
+    if socket == "":
+        msg = f"{SOCKET} needs the path of a socket"
+        raise ConfigError(msg, f"{SOCKET} PATH", phase="settings")
+    return DebugServe(name, socket), own
 
 
 class Announcement:

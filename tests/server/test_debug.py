@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from pyvider_rpcplugin import (
     plugin_client,
     plugin_server,
 )
+from pyvider_rpcplugin.server._debug import DebugServe, from_arguments, others
 from pyvider_rpcplugin.services import request_shutdown
 from pyvider_rpcplugin.services._messages import ConnInfo, Empty
 from tests.plugins import FOLDER, echo
@@ -213,6 +215,39 @@ async def test_a_program_serves_for_debugging_and_gives_the_record() -> None:
             )
             async with plugin_client(address=address) as client:
                 await client.ping()
+
+
+@pytest.mark.net
+async def test_a_task_group_serves_for_debugging() -> None:
+    server = plugin_server(handler=Misc())
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tg:
+            address = await tg.start(functools.partial(server.serve, debug=True))
+            async with plugin_client(reattach=server.reattach_config()) as client:
+                await client.ping()
+            assert server.get_address() == address
+            await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "own"),
+    [
+        ([], None, []),
+        (["--debugger", "x"], None, ["--debugger", "x"]),
+        (["a", "--debug", "-v"], DebugServe(), ["a", "-v"]),
+        (["--debug=a/b"], DebugServe("a/b"), []),
+        (["--debug="], DebugServe(), []),
+        (["--debug", "--socket", "/s", "x"], DebugServe(None, "/s"), ["x"]),
+        (["--socket=/s", "--debug=n"], DebugServe("n", "/s"), []),
+        (["--socket", "/s"], None, ["--socket", "/s"]),
+        (["--socket"], None, ["--socket"]),
+    ],
+)
+def test_which_arguments_mean_what(
+    arguments: list[str], asked: DebugServe | None, own: list[str]
+) -> None:
+    assert from_arguments(arguments) == asked
+    assert others(arguments) == own
 
 
 @pytest.mark.net
