@@ -132,6 +132,7 @@ def plugin_client(
     runner: RunnerFactory | None = None,
     sync_stdout: OutputSink | None = None,
     sync_stderr: OutputSink | None = None,
+    stderr: OutputSink | None = None,
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
     debug: Literal["wait"] | None = None,
     default_deadline: float | None = None,
@@ -169,6 +170,9 @@ def plugin_client(
             sends bytes. It stays the caller's to close. By default, that is dropped.
         sync_stderr: The same for what it prints to `sys.stderr`. By default, that goes into the
             plugin's log.
+        stderr: The same for what it writes to descriptor 2, from its start on and as it is: its
+            log lines, and the last words of what crashes. All of that goes into the plugin's log,
+            too.
         on_exit: Called with a `PluginExit` when a plugin that was up has ended, by itself or by
             `stop()`; async or not. It runs in the session of the client, which ends after it:
             within 5 seconds, or it is cancelled. What it raises is logged.
@@ -207,6 +211,7 @@ def plugin_client(
         runner=runner,
         sync_stdout=sync_stdout,
         sync_stderr=sync_stderr,
+        stderr=stderr,
         on_exit=on_exit,
         debug=debug,
         default_deadline=default_deadline,

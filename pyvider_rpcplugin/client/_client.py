@@ -74,6 +74,7 @@ class RPCPluginClient:
         runner: RunnerFactory | None = None,
         sync_stdout: OutputSink | None = None,
         sync_stderr: OutputSink | None = None,
+        stderr: OutputSink | None = None,
         on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
         debug: Literal["wait"] | None = None,
         default_deadline: float | None = None,
@@ -102,6 +103,7 @@ class RPCPluginClient:
             runner: What starts the plugin, or attaches to it.
             sync_stdout: Where what the plugin prints goes.
             sync_stderr: Where what it prints to `sys.stderr` goes; by default into its log.
+            stderr: Where what it writes to descriptor 2 goes as it is, beside its log.
             on_exit: Called when the plugin has ended.
             debug: "wait": the plugin waits for a debugger before it serves.
             default_deadline: Seconds that a call may take which has no deadline of its own.
@@ -129,6 +131,7 @@ class RPCPluginClient:
         self._limits = limits
         self._sync_stdout = sync_stdout
         self._sync_stderr = sync_stderr
+        self._stderr = stderr
         self._stdin: Literal["null", "inherit"] = stdin
         self._supervision = (restart, lazy, idle_timeout, pool)
         self._hub = EventHub(on_event)
@@ -572,6 +575,7 @@ class RPCPluginClient:
             limits=_checked_option("limits", self._limits, started=self._starts),
             sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
             sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
+            stderr=self._delivery("stderr", self._stderr),
             on_exit=self._on_exit,
             default_deadline=self._default_deadline,
         )
@@ -613,7 +617,10 @@ class RPCPluginClient:
                 msg = "secure= checks a program of this machine: it cannot see what a runner starts"
                 raise ConfigError(msg, "Let the runner check it.", phase="settings")
         if not self._starts:
-            for option, value in (("env", self._env), ("cwd", self._cwd), ("debug", self._debug)):
+            given: dict[str, object] = {
+                "env": self._env, "cwd": self._cwd, "debug": self._debug, "stderr": self._stderr
+            }  # fmt: skip
+            for option, value in given.items():
                 if value is not None:
                     msg = f"{option}= is for a plugin that is started"
                     raise ConfigError(msg, phase="settings")

@@ -92,6 +92,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: ResourceLimits | None
     sync_stdout: Deliver | None
     sync_stderr: Deliver | None
+    stderr: Deliver | None
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
     default_deadline: float | None
 
@@ -221,8 +222,10 @@ class Launch:
                     )
                     async with (
                         self._program(environment) as program,
+                        self._heard() as on_stderr,
                         supervised(
                             self._runner(program, environment, folder),
+                            on_stderr=on_stderr,
                             on_stderr_line=self._take_stderr,
                         ) as process,
                     ):
@@ -255,6 +258,14 @@ class Launch:
                 self.exit = process.exit
                 if session.up:
                     self.exited.set()
+
+    def _heard(self) -> AbstractAsyncContextManager[Callable[[bytes], None] | None]:
+        """Where what it writes to its standard error goes, beside the log."""
+        if self._options.stderr is None:
+            return contextlib.nullcontext()
+        from ._relay import heard_by  # noqa: PLC0415 - seldom asked for
+
+        return heard_by(self._options.stderr, "stderr", self._log)
 
     def _socket_folder(self) -> contextlib.AbstractContextManager[str | None]:
         """A folder for this start; a plugin that outlives its host has to have one of its own."""

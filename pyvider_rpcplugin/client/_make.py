@@ -25,6 +25,7 @@ OPTIONS = (
     "runner",
     "sync_stdout",
     "sync_stderr",
+    "stderr",
     "on_exit",
     "debug",
     "default_deadline",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._tasks import unwrapped
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
     from typing import Any
 
     from pyvider_rpcplugin.rpc import Channel
@@ -41,6 +45,7 @@ class _Feed:
         self._ended = False
         self._arrived = anyio.Event()
         self._taken = anyio.Event()
+        self.over: anyio.Event = anyio.Event()
         self._stalled = self._dropped = self._failed = False
 
     async def put(self, data: bytes) -> None:
@@ -51,6 +56,10 @@ class _Feed:
             with anyio.move_on_after(_PATIENCE) as scope:
                 await self._taken.wait()
             self._stalled = scope.cancelled_caught
+        self.put_nowait(data)
+
+    def put_nowait(self, data: bytes) -> None:
+        """Take a piece, in place of the oldest ones where there is no room."""
         self._held += data
         excess = len(self._held) - _MOST
         if excess > 0:
@@ -71,6 +80,7 @@ class _Feed:
         while True:
             if not self._held:
                 if self._ended:
+                    self.over.set()
                     return
                 self._arrived = anyio.Event()
                 await self._arrived.wait()
@@ -86,6 +96,33 @@ class _Feed:
             self._stalled = False
             self._taken.set()
             self._taken = anyio.Event()
+
+
+@asynccontextmanager
+async def heard_by(
+    deliver: Deliver, option: str, log: PluginLog
+) -> AsyncGenerator[Callable[[bytes], None]]:
+    """Bring output to a sink for the length of a block, and then what is left of it.
+
+    Args:
+        deliver: Takes it.
+        option: How the sink was given, for the log.
+        log: Where its failures are told.
+
+    Yields:
+        What takes a piece of output, and never waits.
+    """
+    feed = _Feed(deliver, option, log)
+    with unwrapped():
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(feed.run)
+            try:
+                yield feed.put_nowait
+            finally:
+                feed.end()
+                with anyio.move_on_after(_PATIENCE, shield=True):
+                    await feed.over.wait()
+                tg.cancel_scope.cancel()
 
 
 class OutputRelay:

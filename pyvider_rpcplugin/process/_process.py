@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 
@@ -21,6 +21,8 @@ if sys.platform == "win32":
     from pyvider_rpcplugin.process._windows import Child, PipeReader, reap_released
 else:
     from pyvider_rpcplugin.process._posix import Child, PipeReader, reap_released
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -99,6 +101,7 @@ async def subprocess_runner(
 async def supervised(
     runner: AbstractAsyncContextManager[Runner | AttachedRunner],
     *,
+    on_stderr: Callable[[bytes], object] | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
     term_grace: float = TERM_GRACE,
 ) -> AsyncGenerator[PluginProcess, None]:
@@ -106,6 +109,7 @@ async def supervised(
 
     Args:
         runner: What starts it, to be entered here.
+        on_stderr: Called with what it writes to stderr, as it comes, in pieces of any size.
         on_stderr_line: Called with each line that it writes to stderr, as it comes.
         term_grace: How many seconds being asked gets at the end of the block.
 
@@ -121,7 +125,7 @@ async def supervised(
     failure: BaseException | None = None
     try:
         async with AsyncExitStack() as stack:
-            process = PluginProcess(await _enter(stack, runner), on_stderr_line)
+            process = PluginProcess(await _enter(stack, runner), on_stderr, on_stderr_line)
             logger.debug("process.started id=%s", process.id)
             try:
                 async with process.watched(term_grace):
@@ -207,13 +211,17 @@ class PluginProcess:
     """
 
     def __init__(
-        self, runner: Runner | AttachedRunner, on_stderr_line: Callable[[str], None] | None = None
+        self,
+        runner: Runner | AttachedRunner,
+        on_stderr: Callable[[bytes], object] | None = None,
+        on_stderr_line: Callable[[str], None] | None = None,
     ) -> None:
         self.runner: Runner | AttachedRunner = runner
         self._out: ByteSource | None = getattr(runner, "stdout", None)
         self._err: ByteSource | None = getattr(runner, "stderr", None)
         self.left: bool = False
         self._status: int | None = None
+        self._on_stderr = on_stderr
         self._on_stderr_line = on_stderr_line
         self._lines = LineSplitter()
         self._tail: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
@@ -459,7 +467,7 @@ class PluginProcess:
             # It is in the pipe.
             self._err.finish()
             while data := self._err.read_nowait(_CHUNK):
-                self._take_stderr(self._lines.feed(data))
+                self._hear(data)
         elif self._err is not None:
             with anyio.move_on_after(_LAST_WORDS_GRACE):
                 await self._stderr_ended.wait()
@@ -470,20 +478,27 @@ class PluginProcess:
     async def _relay_stderr(self) -> None:
         try:
             while data := await _read(self._err, _CHUNK):
-                self._take_stderr(self._lines.feed(data))
+                self._hear(data)
             self._take_stderr(self._lines.flush())
         finally:
             self._stderr_ended.set()
 
+    def _hear(self, data: bytes) -> None:
+        self._tell(self._on_stderr, data)
+        self._take_stderr(self._lines.feed(data))
+
     def _take_stderr(self, lines: list[str]) -> None:
         self._tail.extend(lines)
-        if self._on_stderr_line is None:
-            return
         for line in lines:
-            try:
-                self._on_stderr_line(line)
-            except Exception:
-                logger.exception("process.stderr.callback_failed id=%s", self.id)
+            self._tell(self._on_stderr_line, line)
+
+    def _tell(self, callback: Callable[[T], object] | None, what: T) -> None:
+        if callback is None:
+            return
+        try:
+            callback(what)
+        except Exception:
+            logger.exception("process.stderr.callback_failed id=%s", self.id)
 
     async def _begin_reading(self) -> None:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import signal
 import stat
@@ -270,6 +272,16 @@ async def test_what_the_plugin_prints(go_programs: Path, mtls: bool) -> None:
             )
             await stdout.complete.wait()
             await stderr.complete.wait()
+
+
+async def test_what_the_plugin_writes_to_its_standard_error(go_programs: Path, mtls: bool) -> None:
+    heard = io.StringIO()
+    with anyio.fail_after(10):
+        async with go_plugin(go_programs, mtls=mtls, stderr=heard) as client:
+            await client.stub(PeerStub).Log(LogRequest(level="trace", message="a line"))
+    lines = [json.loads(line) for line in heard.getvalue().splitlines()]
+    # Whatever level the host has for its log.
+    assert ("trace", "a line") in [(line["@level"], line["@message"]) for line in lines]
 
 
 async def test_log_lines_of_every_level(
