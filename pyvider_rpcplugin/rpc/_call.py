@@ -33,6 +33,9 @@ _MESSAGES_UNTIL_YIELD = 100
 # is worth a DATA frame for the prefix.
 _JOINED_SIZE = 32_768
 _LARGEST_PART = 1 << 18
+# So much of messages of the largest size may be here of a connection while they come in.
+_LARGEST_MESSAGES_AT_A_TIME = 4
+_TOO_MUCH_AT_A_TIME = "too many large messages are coming in at a time"
 
 
 class MessageChannel:
@@ -92,7 +95,7 @@ class MessageChannel:
             if buffer.ready:
                 receiver.wake()
             else:
-                self._connection.h2.acknowledge(self._stream, buffer.credit_all())
+                self._connection.h2.acknowledge(self._stream, self._count_early())
 
     def on_end(self) -> None:
         """The peer will send nothing more."""
@@ -141,9 +144,23 @@ class MessageChannel:
 
     def credit_early(self) -> None:
         """Give back the octets of a message that is still coming in, so that it can."""
-        early = self.buffer.credit_all()
+        early = self._count_early()
         if early:
             self._acknowledge(early)
+
+    def _count_early(self) -> int:
+        """How much of what came may be given back before its message is complete.
+
+        If all of the connection's messages that are coming in hold too much already, this call
+        is the one that fails for it.
+        """
+        connection, limit = self._connection, self.buffer.limit
+        if 0 <= limit * _LARGEST_MESSAGES_AT_A_TIME < connection.early:
+            self.fail(GRPCError(Status.RESOURCE_EXHAUSTED, _TOO_MUCH_AT_A_TIME))
+            return 0
+        early = self.buffer.credit_all()
+        connection.early += early
+        return early
 
     def _check_receiver(self) -> None:
         if self._receiver is not None:
@@ -198,6 +215,7 @@ class MessageChannel:
             anyio.BusyResourceError: Another task receives already.
         """
         self._check_receiver()
+        early = self.buffer.credited
         try:
             taken = self.buffer.take()
         except MessageTooLarge as error:
@@ -205,6 +223,8 @@ class MessageChannel:
         if taken is None:
             return None
         compressed, data, credit = taken
+        if early:
+            self._connection.early -= early - self.buffer.credited
         if credit:
             self._acknowledge(credit)
         if compressed:
@@ -373,18 +393,20 @@ class MessageChannel:
         self.wake_receiver()  # It may be another task than the one that is done with the call.
         if not self._stream.closed:
             self.reset(ErrorCode.CANCEL)
-        elif self._stream.unconsumed:
+        elif self._stream.unconsumed or self.buffer.credited:
             self.discard()
 
     def drop(self) -> None:
         """Let go of what was received, and let the peer go on: nobody wants it."""
         early = self.buffer.credit_all()
+        self._connection.early -= self.buffer.credited - early
         self.buffer.clear()
         if early:
             self._acknowledge(early)
 
     def discard(self) -> None:
         """Give back what was received and not taken: nobody will."""
+        self._connection.early -= self.buffer.credited
         self.buffer.clear()
         h2 = self._connection.h2
         before = h2.output_size

@@ -114,6 +114,8 @@ class Incoming:
         draining: No new calls may be made: the peer is going away, or we are.
         lost: Why the connection ended; None while it has not.
         on_change: Called when one of these has changed.
+        early: Octets of messages that are not complete, and were given back to the peer already:
+            beyond the windows, that is what it can make us hold.
     """
 
     h2: H2Connection
@@ -124,6 +126,7 @@ class Incoming:
         self.draining: bool = False
         self.lost: Exception | None = None
         self.on_change: Callable[[], None] | None = None
+        self.early: int = 0
         self._accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None
 
     def lose(self, error: Exception) -> None:

@@ -43,7 +43,7 @@ class MessageBuffer:
         limit: Octets of the largest message; -1: no limit.
     """
 
-    __slots__ = ("_chunks", "_head", "_limit", "_need", "_position", "_size", "credited", "eof")
+    __slots__ = ("_chunks", "_head", "_need", "_position", "_size", "credited", "eof", "limit")
 
     def __init__(self, limit: int) -> None:
         # The first chunk, read up to `_position`: one may hold many messages.
@@ -53,7 +53,7 @@ class MessageBuffer:
         self._chunks: deque[Chunk] | None = None
         self._size = 0
         self._need = PREFIX_SIZE
-        self._limit = limit
+        self.limit = limit
         self.credited = 0  # octets at the front that were given back before they were taken
         self.eof = False
 
@@ -84,7 +84,7 @@ class MessageBuffer:
             return True
         if self._need == PREFIX_SIZE <= self._size:
             length = self._next_length()
-            if 0 <= self._limit < length:
+            if 0 <= self.limit < length:
                 return True
             self._need += length
         return PREFIX_SIZE <= self._need <= self._size
@@ -106,7 +106,7 @@ class MessageBuffer:
         if self._size < PREFIX_SIZE:
             return False
         length = self._next_length()
-        return self._size == PREFIX_SIZE + length and not 0 <= self._limit < length
+        return self._size == PREFIX_SIZE + length and not 0 <= self.limit < length
 
     def _next_length(self) -> int:
         """The length in the next prefix, all of which is in."""
@@ -127,8 +127,8 @@ class MessageBuffer:
         if self._size < PREFIX_SIZE:
             return None
         length = self._next_length()
-        if 0 <= self._limit < length:
-            raise MessageTooLarge(length, self._limit)
+        if 0 <= self.limit < length:
+            raise MessageTooLarge(length, self.limit)
         size = PREFIX_SIZE + length
         if self._size < size:
             return None

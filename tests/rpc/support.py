@@ -120,6 +120,7 @@ class Linked:
             h2 = connection.h2
             assert not h2.streams
             assert not connection._room_waiters
+            assert not connection.early
             full = h2._local.connection_window_size
             assert h2._receive_window + h2._unacknowledged == full
 
