@@ -41,7 +41,7 @@ class Limits(msgspec.Struct, frozen=True):
     continuation_frames: int = 16
     settings: int = 128
     idle_frames: int = 1000
-    resets: int = 5000
+    resets: int = 2000
 
 
 @final

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from hyperframe.frame import PriorityFrame, SettingsFrame
 
+from pyvider_rpcplugin.http2._headers import _SIZE_UPDATES
 from tests.http2 import test_differential
 from tests.http2.test_differential import BLOCKS, ODD, STREAMS, raw
 
@@ -138,4 +139,6 @@ def _label(kind: int, stream_id: int, payload: bytes) -> str:
             return f"{name} of {len(payload)} octets"
         if last_31_bits == stream_id:
             return f"{name} on itself"
+    if kind == 1 and (updates := _SIZE_UPDATES.match(payload)) and updates.end() > 16:
+        return "HEADERS (updates)"
     return name

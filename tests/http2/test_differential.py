@@ -64,6 +64,7 @@ BLOCKS = {
     "bad name": encode([*REQUEST, ("Bad", "x")]),
     "no path": encode([pair for pair in REQUEST if pair[0] != ":path"]),
     "connection-specific": encode([*RESPONSE, ("connection", "close")]),
+    "updates": b"\x20" * 20 + RESPONSE_BLOCK,
     "undecodable": b"\xff\xff\xff\xff\xff\xff\xff",
 }
 STREAMS = [0, 1, 2, 3, 4, 5, 7, 9]
@@ -390,6 +391,9 @@ KNOWN = [
     Known("DATA", "half-closed (l", STREAM, CONNECTION, "8.1", CLIENT, [D(1, 3)]),
     Known("WINDOW_UPDATE of 0", "open", STREAM, CONNECTION, "6.9", SERVER, [OPEN, W0()]),
     Known("WINDOW_UPDATE of 0", "half-", STREAM, CONNECTION, "6.9", SERVER, [ENDED, W0()]),
+    # Two updates of the table's size are enough.
+    Known("HEADERS (updates", "", CONNECTION, ACCEPTED, "10.5", CLIENT, [H("updates")]),
+    Known("HEADERS (updates", "reset", CONNECTION, STREAM, "10.5", CLIENT, [H("updates", 5)]),
     # The window of a stream that is no more.
     Known("SETTINGS", "", ACCEPTED, CONNECTION, "6.9.2", CLIENT, [W1(3), ("reset", 3), WIDEST]),
     # Content that never comes.
