@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", help="all, if none is named")
     parser.add_argument("--runs", type=int, default=100_000, help="inputs in all")
+    parser.add_argument("--jobs", type=int, default=2, help="targets that run at a time")
     parser.add_argument("--seed", type=int, default=0, help="0: by chance")
     parser.add_argument("--corpus", type=Path, help="a folder that is kept, for the next run")
     parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
@@ -39,23 +41,27 @@ def _run_all(options: argparse.Namespace, corpus: Path) -> int:
     print(
         f"{'target':14}{'inputs':>10}{'seconds':>9}{'edges':>7}{'peak MB':>9}  result", flush=True
     )
-    for name in wanted:
+
+    def run(name: str) -> tuple[str, str, int, float]:
         runs = -(-options.runs * SHARES[name][0] // all_shares)
         began = time.monotonic()
         report, status = _run_one(name, runs, options.seed, corpus / name)
-        figures = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", report, re.MULTILINE))
-        done = int(figures.get("number_of_executed_units", 0))
-        edges = (re.findall(r" cov: (\d+)", report) or ["?"])[-1]
-        total += done
-        if status:
-            failed.append(name)
-        print(
-            f"{name:14}{done:10}{time.monotonic() - began:9.0f}{edges:>7}"
-            f"{figures.get('peak_rss_mb', '?'):>9}  {'FAILED' if status else 'ok'}",
-            flush=True,
-        )
-        if status:
-            print("\n".join(report.splitlines()[-60:]))
+        return name, report, status, time.monotonic() - began
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for name, report, status, seconds in pool.map(run, wanted):
+            figures = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", report, re.MULTILINE))
+            done = int(figures.get("number_of_executed_units", 0))
+            edges = (re.findall(r" cov: (\d+)", report) or ["?"])[-1]
+            total += done
+            print(
+                f"{name:14}{done:10}{seconds:9.0f}{edges:>7}"
+                f"{figures.get('peak_rss_mb', '?'):>9}  {'FAILED' if status else 'ok'}",
+                flush=True,
+            )
+            if status:
+                failed.append(name)
+                print("\n".join(report.splitlines()[-30:]), flush=True)
     print(f"{total} inputs in all, {len(failed)} targets failed", flush=True)
     return 1 if failed else 0
 

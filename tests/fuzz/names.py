@@ -5,15 +5,15 @@ from __future__ import annotations
 #: How the inputs are shared out (where more can go wrong and where each costs less, there are
 #: more), and how long each may be.
 SHARES = {
-    "http2": (10, 200),
-    "http2_raw": (12, 300),
+    "http2": (8, 200),
+    "http2_raw": (16, 300),
     "differential": (1, 100),
-    "hpack": (12, 300),
-    "metadata": (15, 300),
-    "messages": (15, 300),
-    "broker": (10, 300),
-    "yamux": (12, 300),
-    "handshake": (5, 300),
-    "logs": (5, 1000),
-    "certificates": (3, 2000),
+    "hpack": (25, 300),
+    "metadata": (40, 300),
+    "messages": (40, 300),
+    "broker": (20, 300),
+    "yamux": (20, 300),
+    "handshake": (12, 300),
+    "logs": (10, 1000),
+    "certificates": (8, 2000),
 }
