@@ -122,6 +122,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "5, below what Python has a name for.",
         ),
     ] = "INFO"
+    log_line_limit: Annotated[
+        int,
+        _Setting(
+            kinds.WholeNumber(1024, 1 << 24),
+            _HOST,
+            "Bytes that a line of a plugin's standard error may have; a longer one is logged in "
+            "pieces.",
+        ),
+    ] = 65536
     handshake_timeout: Annotated[
         float, _Setting(_SECONDS, _HOST, "Seconds from the plugin's start to its handshake line.")
     ] = 10.0

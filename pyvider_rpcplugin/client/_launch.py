@@ -227,6 +227,7 @@ class Launch:
                             self._runner(program, environment, folder),
                             on_stderr=on_stderr,
                             on_stderr_line=self._take_stderr,
+                            longest_line=settings.log_line_limit,
                         ) as process,
                     ):
                         self.process, self.pid = process, process.pid
@@ -383,7 +384,7 @@ class Launch:
         channel = self._make_channel(link)
         from ._relay import OutputRelay  # noqa: PLC0415 - see load_engine
 
-        printed = OutputLog(self._log)
+        printed = OutputLog(self._log, self.settings.log_line_limit)
         output = OutputRelay(
             self._options.sync_stdout, self._options.sync_stderr or printed.take, self._log
         )

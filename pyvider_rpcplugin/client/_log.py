@@ -104,9 +104,9 @@ class LineLog:
 class OutputLog(LineLog):
     """Takes what a plugin prints to its `sys.stderr`, where its host has no use for it."""
 
-    def __init__(self, log: PluginLog) -> None:
+    def __init__(self, log: PluginLog, longest_line: int) -> None:
         super().__init__(log)
-        self._splitter = LineSplitter()
+        self._splitter = LineSplitter(longest_line)
 
     async def take(self, data: bytes) -> None:
         """Take a piece, which may end anywhere."""

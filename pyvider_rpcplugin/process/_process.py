@@ -14,7 +14,7 @@ import anyio
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError, TransportError
 from pyvider_rpcplugin.process._diagnose import check_command, explain
-from pyvider_rpcplugin.process._lines import LineSplitter
+from pyvider_rpcplugin.process._lines import LONGEST_LINE, LineSplitter
 from pyvider_rpcplugin.process._spec import RunSpec
 
 if sys.platform == "win32":
@@ -103,6 +103,7 @@ async def supervised(
     *,
     on_stderr: Callable[[bytes], object] | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
+    longest_line: int = LONGEST_LINE,
     term_grace: float = TERM_GRACE,
 ) -> AsyncGenerator[PluginProcess, None]:
     """Start what a runner starts, watch it, and end it with the block.
@@ -111,6 +112,7 @@ async def supervised(
         runner: What starts it, to be entered here.
         on_stderr: Called with what it writes to stderr, as it comes, in pieces of any size.
         on_stderr_line: Called with each line that it writes to stderr, as it comes.
+        longest_line: Lines of stderr with more bytes than this come in pieces.
         term_grace: How many seconds being asked gets at the end of the block.
 
     Yields:
@@ -125,7 +127,8 @@ async def supervised(
     failure: BaseException | None = None
     try:
         async with AsyncExitStack() as stack:
-            process = PluginProcess(await _enter(stack, runner), on_stderr, on_stderr_line)
+            started = await _enter(stack, runner)
+            process = PluginProcess(started, on_stderr, on_stderr_line, longest_line)
             logger.debug("process.started id=%s", process.id)
             try:
                 async with process.watched(term_grace):
@@ -215,6 +218,7 @@ class PluginProcess:
         runner: Runner | AttachedRunner,
         on_stderr: Callable[[bytes], object] | None = None,
         on_stderr_line: Callable[[str], None] | None = None,
+        longest_line: int = LONGEST_LINE,
     ) -> None:
         self.runner: Runner | AttachedRunner = runner
         self._out: ByteSource | None = getattr(runner, "stdout", None)
@@ -223,7 +227,7 @@ class PluginProcess:
         self._status: int | None = None
         self._on_stderr = on_stderr
         self._on_stderr_line = on_stderr_line
-        self._lines = LineSplitter()
+        self._lines = LineSplitter(longest_line)
         self._tail: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
         self._sink: Callable[[bytes], None] | None = None
         self._stdout = anyio.Lock()

@@ -233,3 +233,19 @@ async def test_a_traceback_among_endless_chatter_is_not_held_for_ever(records: R
         tg.start_soon(chatter)
         await records.wait("Traceback")
         tg.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("limit", "pieces"), [(1024, 4), (65536, 1)])
+async def test_a_line_is_one_record_up_to_a_limit(
+    records: Records, loop: str, limit: int, pieces: int
+) -> None:
+    """In whichever of the two ways it comes."""
+    text = "long " * 800
+    async with plugin_client(talking(loop), log_level="DEBUG", log_line_limit=limit) as client:
+        for way in ("raw", "complain"):
+            records.all.clear()
+            await ask(client.grpc_channel, f"{way} {text}the end")
+            await records.wait("the end")
+            said = [r.getMessage() for r in records.all if r.name.startswith("pyvider_rpcplugin.")]
+            assert "".join(said) == f"{text}the end"
+            assert len(said) == pieces
