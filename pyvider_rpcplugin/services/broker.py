@@ -49,6 +49,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 # A peer that sends nonsense could fill the log with it.
 _MOST_COMPLAINTS = 20
+# While a peer does not read so many messages, it is not listened to: each word may need an answer.
+_MOST_UNREAD = 1024
 
 current_broker: contextvars.ContextVar[Broker | None] = contextvars.ContextVar(
     "current_broker", default=None
@@ -362,6 +364,8 @@ class Broker:
                     tg.start_soon(self._tell, stream)
                     while (heard := await stream.recv_message()) is not None:
                         self._hear(heard)
+                        while len(self._outgoing) > _MOST_UNREAD:
+                            await self._changed.wait()
                     tg.cancel_scope.cancel()
             return not scope.cancelled_caught
         finally:
@@ -376,6 +380,8 @@ class Broker:
                 await stream.send_message(info)
                 if self._outgoing and self._outgoing[0] is info:
                     self._outgoing.popleft()
+                if len(self._outgoing) == _MOST_UNREAD:
+                    self._notify()
             await changed.wait()
 
     def _hear(self, heard: ConnInfo | Unreadable) -> None:

@@ -46,6 +46,11 @@ _PING_TIMEOUT = 10.0
 _LINGER = 60.0
 _MOST_LINGERING = 1024
 _LAST_WORDS_TIMEOUT = 1.0
+_REFRESH_INTERVAL = 1.0
+# Pieces up to this size are joined while they wait: as objects of their own they would take many
+# times their octets, and nobody may ever accept the stream.
+_SMALL_PIECE = 1024
+_JOINED_SIZE = 65_536
 # More than the backlog of one connection: then there are some that were given up among those that
 # wait to be accepted.
 _MANY_WAITING = 512
@@ -76,6 +81,7 @@ class Multiplexer:
         self._closed = anyio.Event()
         self._lingering: deque[tuple[float, YamuxStream]] = deque()
         self._sending = False
+        self._refreshed_at = 0.0
         self.lost: str | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -159,12 +165,20 @@ class Multiplexer:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             while self.lost is None:
                 self._see(self._session.receive(await self._stream.receive(_READ_SIZE)))
+                if self._session.idle:
+                    self._refresh()
                 if self._session.output_size:
                     self.notify()
             # Whoever writes tells the peer why, if that still listens.
             with anyio.move_on_after(_LAST_WORDS_TIMEOUT):
                 await self._closed.wait()
         self._end("the peer closed the connection")
+
+    def _refresh(self) -> None:
+        now = anyio.current_time()
+        if now - self._refreshed_at >= _REFRESH_INTERVAL:
+            self._refreshed_at = now
+            self._session.refresh()
 
     def _see(self, events: list[Event]) -> None:
         for event in events:
@@ -234,7 +248,7 @@ class MultiplexedStream(ByteStream):
     def __init__(self, multiplexer: Multiplexer, stream: YamuxStream) -> None:
         self._multiplexer = multiplexer
         self._stream = stream
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | bytearray] = deque()
         self._changed = anyio.Event()
         self._closed = False
         self._receiving = anyio.ResourceGuard("receiving from")
@@ -272,7 +286,14 @@ class MultiplexedStream(ByteStream):
             # The peer may have been sending when we closed: it must not get stuck.
             self._consumed(len(data))
             return
-        self._chunks.append(data)
+        chunks = self._chunks
+        if chunks and len(data) <= _SMALL_PIECE and len(chunks[-1]) <= _JOINED_SIZE:
+            last = chunks[-1]
+            if not isinstance(last, bytearray):
+                last = chunks[-1] = bytearray(last)
+            last += data
+        else:
+            chunks.append(data)
         self.on_change()
 
     def on_change(self) -> None:
@@ -294,7 +315,7 @@ class MultiplexedStream(ByteStream):
                 if self._stream.remote_closed:
                     raise anyio.EndOfStream
                 await self._changed.wait()
-            data = self._chunks.popleft()
+            data = bytes(self._chunks.popleft())
             if len(data) > max_bytes:
                 self._chunks.appendleft(data[max_bytes:])
                 data = data[:max_bytes]

@@ -30,6 +30,9 @@ _LARGEST = 0xFFFF_FFFF
 # that asks on and on and reads nothing is not worth more memory than this.
 _MOST_REPLIES = 4096
 _MOST_PINGS = 64
+# Frames without content between two calls of `refresh`. Honest peers send a few: of credit there is
+# one for half a window.
+_MOST_IDLE = 10_000
 
 
 class YamuxError(Exception):
@@ -104,12 +107,14 @@ class YamuxSession:
         streams: Those that are open, by their numbers.
         fault: Why the session is over; None if it is not.
         peer_left: The peer accepts no more streams.
+        idle: How many frames without content have come since the last call of `refresh`.
     """
 
     def __init__(self, *, client: bool) -> None:
         self.streams: dict[int, YamuxStream] = {}
         self.fault: str | None = None
         self.peer_left: bool = False
+        self.idle: int = 0
         self._next_id = 1 if client else 2
         self._leaving = False
         self._unanswered: set[int] = set()  # streams of ours that were not accepted yet
@@ -269,6 +274,10 @@ class YamuxSession:
             self._unanswered.discard(stream.id)
             self._waiting.discard(stream.id)
 
+    def refresh(self) -> None:
+        """Begin to count frames without content anew; call it about once a second."""
+        self.idle = 0
+
     # --- what comes in -----------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
@@ -319,6 +328,11 @@ class YamuxSession:
     def _on_frame(
         self, kind: int, flags: int, stream_id: int, length: int, events: list[Event]
     ) -> None:
+        if kind != FrameType.DATA or not length:
+            self.idle += 1
+            if self.idle > _MOST_IDLE:
+                msg = f"it has sent {_MOST_IDLE} frames that carry nothing"
+                raise _Fault(msg)
         match kind:
             case FrameType.DATA | FrameType.WINDOW_UPDATE:
                 stream = self._stream_of(flags, stream_id, events)

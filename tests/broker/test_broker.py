@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import h2.events
 import pytest
 import trio.testing
 from anyio import lowlevel
 from grpclib.const import Cardinality, Handler
+from h2.settings import SettingCodes
 
 from pyvider_rpcplugin import ProtocolError, RPCPluginError, TransportError
 from pyvider_rpcplugin._tasks import unwrapped
@@ -18,10 +20,11 @@ from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, open_channel
 from pyvider_rpcplugin.services import Broker
 from pyvider_rpcplugin.services._mailboxes import MOST_ANNOUNCED, WINDOW
 from pyvider_rpcplugin.services._messages import ConnInfo
+from pyvider_rpcplugin.services.broker import _MOST_UNREAD
 from pyvider_rpcplugin.transport import MemoryTransport
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
-from tests.rpc.support import Echo
+from tests.rpc.support import Echo, framed, scripted_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -265,6 +268,39 @@ async def test_a_flood_of_announcements_is_bounded_and_logged_a_few_times(
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) == 20
     assert "last one" in errors[-1]
+
+
+class Answering(MemoryWays):
+    """Has an answer to each message, as where knocks are answered."""
+
+    def hear(self, info: ConnInfo) -> bool:
+        self.say(info)
+        return True
+
+
+async def test_a_peer_that_reads_no_answers_is_not_listened_to() -> None:
+    broker = Broker(
+        Answering({}), peer="host", options=RPCOptions(), grace=0.1, connection_timeout=5
+    )
+    server = Server([broker])
+    async with scripted_client(server=server, initial_window_size=0) as (_, peer):
+        await peer.until(h2.events.RemoteSettingsChanged)
+        stream_id = await peer.request("", end=False, fields={":path": PATH})
+        knock = framed(info(7))
+        for _ in range(60):
+            peer.h2.send_data(stream_id, knock * 50)
+            await peer.send()
+        await anyio.wait_all_tasks_blocked()
+        assert len(broker._outgoing) == _MOST_UNREAD + 1
+        # It reads: so it is heard, all of it.
+        peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+        peer.h2.increment_flow_control_window(1 << 20)
+        await peer.send()
+        received = 0
+        while received < 3000 * len(knock):
+            event = await peer.until(h2.events.DataReceived)
+            received += len(event.data or b"")
+        assert not broker._outgoing
 
 
 async def test_a_new_control_stream_takes_the_place_of_the_old_one() -> None:

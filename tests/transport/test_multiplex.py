@@ -17,6 +17,7 @@ from pyvider_rpcplugin.transport.multiplex import (
     MultiplexedStream,
     Multiplexer,
 )
+from pyvider_rpcplugin.yamux._frames import FrameType
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,6 +57,35 @@ async def read_all(stream: MultiplexedStream) -> bytes:
         while True:
             data += await stream.receive()
     return bytes(data)
+
+
+async def test_much_in_small_pieces_that_nobody_reads_takes_little_more_than_its_octets() -> None:
+    with anyio.fail_after(10):
+        async with ends() as both:
+            one, there = await both.pair()
+            session = both.client.session
+            for number in range(20_000):
+                session.send(one._stream, bytes([number % 256]))
+            both.client.notify()
+            while sum(map(len, there._chunks)) < 20_000:
+                await lowlevel.checkpoint()
+            assert len(there._chunks) < 10
+            await one.send_eof()
+            assert await read_all(there) == bytes(number % 256 for number in range(20_000))
+
+
+async def test_a_slow_stream_of_idle_frames_is_no_flood() -> None:
+    with anyio.fail_after(10):
+        async with ends() as both:
+            one, there = await both.pair()
+            for _ in range(3):
+                both.server._refreshed_at = -10.0
+                for _ in range(9000):
+                    both.client.session._say(FrameType.WINDOW_UPDATE, 0, one._stream.id, 0)
+                both.client.notify()
+                await one.send(b"x")
+                assert await there.receive() == b"x"
+            assert both.server.lost is None
 
 
 async def test_both_sides_open_streams_and_much_goes_through_in_order() -> None:

@@ -302,9 +302,23 @@ def test_a_flood_of_pings_that_reads_no_answers_ends_the_session() -> None:
     for _ in range(100):
         session.receive(frame(PING, SYN, 0, 1) * 4000)
         session.take_output()
+        session.refresh()
     assert session.fault is None
     assert "does not read them" in faulted(session, frame(PING, SYN, 0, 1) * 5000)
     assert session.output_size < 5000 * 12
+
+
+def test_a_flood_of_frames_that_carry_nothing_ends_the_session() -> None:
+    for kind, flags, number, length in ((1, 0, 1, 0), (0, 0, 1, 0), (2, ACK, 0, 5), (1, 0, 99, 9)):
+        session = server()
+        session.refresh()
+        flood = frame(kind, flags, number, length) * 9999
+        session.receive(flood)
+        assert session.fault is None
+        session.refresh()
+        session.receive(flood)
+        assert session.fault is None
+        assert "carry nothing" in faulted(session, frame(kind, flags, number, length) * 2)
 
 
 def test_a_peer_that_leaves_gets_no_new_streams_and_the_old_ones_go_on() -> None:
