@@ -30,6 +30,7 @@ PROTOS: list[tuple[str, str, list[str], str | None]] = [
         None,
     ),
     ("tests/protos", "echo.proto", ["python_betterproto2"], "tests/forms/betterproto"),
+    ("tests/protos", "echo.proto", ["python_betterproto2"], "tests/forms/betterproto_blocking"),
     ("examples/protobuf", "greeter.proto", ["python", "pyi", "grpclib_python"], None),
     ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"], None),
     (
@@ -44,6 +45,8 @@ PROTOC_OPTIONS = {
     "go-grpc": "paths=source_relative",
     "python_betterproto2": "client_generation=async,server_generation=async",
 }
+# Where its own defaults are what is wanted.
+PLAIN = {"tests/forms/betterproto_blocking"}
 # This release's protoc is that of protobuf 4.25. The modules that it makes have no check of the
 # runtime's version, so that they work with all of them from there on: the tests run with the lowest
 # and with the newest. It needs the pkg_resources of an old setuptools.
@@ -144,7 +147,11 @@ def generate(session: nox.Session, out: Path) -> list[Path]:
         session.run(
             "python", "-m", "grpc_tools.protoc", f"-I{ROOT / root}",
             *(f"--{kind}_out={target}" for kind in kinds),
-            *(f"--{kind}_opt={PROTOC_OPTIONS[kind]}" for kind in kinds if kind in PROTOC_OPTIONS),
+            *(
+                f"--{kind}_opt={PROTOC_OPTIONS[kind]}"
+                for kind in kinds
+                if kind in PROTOC_OPTIONS and elsewhere not in PLAIN
+            ),
             str(ROOT / root / proto), env={"PATH": path},
         )  # fmt: skip
     return sorted(path for path in set(out.rglob("*.*")) - before if path.is_file())

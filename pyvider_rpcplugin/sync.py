@@ -22,11 +22,14 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._interrupts import interruptible, interrupts, protected
+from pyvider_rpcplugin.client._launch import Launch
 from pyvider_rpcplugin.exception import ConfigError, RPCPluginError, TransportError
 from pyvider_rpcplugin.factories import plugin_client
 from pyvider_rpcplugin.rpc._blocking import BlockingChannel
 from pyvider_rpcplugin.rpc._blocking_calls import make_blocking
+from pyvider_rpcplugin.rpc._blocking_grpcio import SyncChannel
 from pyvider_rpcplugin.rpc._channel import gone_error
+from pyvider_rpcplugin.rpc._metadata import effective_deadline
 from pyvider_rpcplugin.rpc.errors import DeadlineExceeded
 from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, check_health, rpc_options
 from pyvider_rpcplugin.transport import blocking_socket
@@ -41,9 +44,9 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from pyvider_rpcplugin.client import RPCPluginClient
-    from pyvider_rpcplugin.client._launch import Launch, Link
+    from pyvider_rpcplugin.client._launch import Link
     from pyvider_rpcplugin.exception import PluginExit
-    from pyvider_rpcplugin.rpc import ClientStream
+    from pyvider_rpcplugin.rpc import Channel, ClientStream, Deadline
     from pyvider_rpcplugin.rpc._blocking_calls import Driver
     from pyvider_rpcplugin.transport import BlockingSocket
 
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncPluginClient", "plugin_client_sync"]
 
 _T = TypeVar("_T")
+_StreamT = TypeVar("_StreamT")
 
 # What was begun in the background and is given up gets so long to clean up.
 _GIVE_UP_TIMEOUT = 15.0
@@ -179,6 +183,14 @@ class SyncPluginClient:
 
     # Calls.
 
+    @property
+    def grpc_channel(self) -> SyncChannel:
+        """The channel for stubs that grpcio's plugin has generated: `GreeterStub(client.grpc_channel)`.
+
+        It may be used before the start, and stays good when the client is started again.
+        """
+        return SyncChannel(self._current)
+
     # What grpclib's plugin generates is annotated with coroutines, which these methods are not.
     @overload
     def stub(self, stub_class: Callable[[grpclib.client.Channel], object]) -> Any: ...
@@ -192,10 +204,11 @@ class SyncPluginClient:
         It may be made before the start, and it stays good when the client is started again.
 
         Args:
-            stub_class: A class that grpclib's plugin has generated. Its methods take the request,
-                or an iterable of requests, and give the reply, or an iterator over the replies.
+            stub_class: A class that grpclib's plugin has generated: its methods then take the
+                request, or an iterable of requests, and give the reply, or an iterator over the
+                replies. Or one that grpcio's plugin or betterproto2's has, in its blocking form.
         """
-        return make_blocking(stub_class(None), self._current)
+        return make_blocking(stub_class(SyncChannel(self._current)), self._current)
 
     def ping(self, timeout: float | None = None) -> None:
         """Ask the plugin's health service whether it serves.
@@ -318,11 +331,11 @@ class _Runtime:
         client = self._client
         await client.start()
         try:
-            launch, link = self._launch()
             sock = await self._connect()
             if sock is None:
                 self.driver = _Crossing(self._portal, client)
                 return
+            launch, link = self._launch()
             self._first = sock
             self._channel = BlockingChannel(
                 self._open_socket,
@@ -388,6 +401,8 @@ class _Runtime:
 
     async def _connect(self) -> BlockingSocket | None:
         """Make a connection of the calls' own; None where there can be no second one."""
+        if not isinstance(self._client._launch, Launch):  # noqa: SLF001 - of the same package
+            return None  # Who restarts, reloads and idles has to see the calls.
         _, link = self._launch()
         if link.is_shared:
             return None
@@ -406,7 +421,7 @@ class _Runtime:
 
     def _launch(self) -> tuple[Launch, Link]:
         launch = self._client._launch  # noqa: SLF001 - of the same package
-        if launch is None or launch.link is None:
+        if not isinstance(launch, Launch) or launch.link is None:
             raise GRPCError(Status.UNAVAILABLE, "the client is not running")
         return launch, launch.link
 
@@ -478,6 +493,19 @@ class _Crossing:
         if threading.get_ident() == self._thread:
             return channel.request(*args, **options)
         return self._portal.call(functools.partial(channel.request, *args, **options))
+
+    def prepare(
+        self, make: Callable[[Channel, Deadline | None], _StreamT], timeout: float | None
+    ) -> _StreamT:
+        """Prepare a call in another way: `make` is given the channel and the deadline."""
+        channel = self._client.grpc_channel
+        if channel is None:
+            raise GRPCError(Status.UNAVAILABLE, "the client is not running")
+
+        def prepare() -> _StreamT:
+            return make(channel, effective_deadline(timeout, None))
+
+        return self._portal.call(prepare)
 
     def drive(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine of its calls to its end, waiting."""

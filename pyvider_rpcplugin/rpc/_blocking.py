@@ -11,6 +11,7 @@ between the calls.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ._options import RPCOptions
 
 T = TypeVar("T")
+StreamT = TypeVar("StreamT")
 SendT = TypeVar("SendT")
 RecvT = TypeVar("RecvT")
 
@@ -229,9 +231,25 @@ class BlockingChannel(Channel):
             cardinality,
             request_type,
             reply_type,
-            blocking_deadline(timeout, deadline),
+            self._due_of(timeout, deadline),
             codec,
         )
+
+    def prepare(
+        self, make: Callable[[Channel, Deadline | None], StreamT], timeout: float | None
+    ) -> StreamT:
+        """Prepare a call in another way: `make` is given the channel and the deadline."""
+        return make(self, self._due_of(timeout, None))
+
+    def _due_of(
+        self, timeout: float | None, deadline: GrpclibDeadline | None
+    ) -> BlockingDeadline | None:
+        if timeout == math.inf and deadline is None:
+            return None
+        due = blocking_deadline(timeout, deadline)
+        if due is None and self.options.default_timeout is not None:
+            due = BlockingDeadline.from_timeout(self.options.default_timeout)
+        return due
 
     def forget(self, stream: ClientStream[Any, Any]) -> None:
         """Give up a call from a finalizer, which may run anywhere: even under this lock."""

@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
     from grpclib.metadata import _Metadata as Metadata
 
+    from ._channel import Channel
     from ._client_stream import ClientStream
-    from ._metadata import MetadataLike
+    from ._metadata import Deadline, MetadataLike
 
     AnyCall = ClientStream[Any, Any]
 
 T = TypeVar("T")
+StreamT = TypeVar("StreamT")
 SendT = TypeVar("SendT")
 RecvT = TypeVar("RecvT")
 
 
 class Driver(Protocol):
     """What blocking calls go through."""
+
+    def prepare(
+        self, make: Callable[[Channel, Deadline | None], StreamT], timeout: float | None
+    ) -> StreamT:
+        """Prepare a call in another way: `make` is given the channel and the deadline."""
 
     def request(
         self,
@@ -264,10 +271,11 @@ def send_all(driver: Driver, stream: AnyCall, requests: Iterable[Any]) -> None:
     """Send requests, as long as they are wanted, and say that these were all."""
     drive = driver.drive
     for request in requests:
-        if stream.answered:
+        if not stream.is_heard:
             return
         drive(stream.send_message(request))
-    drive(stream.end())
+    if stream.is_heard:
+        drive(stream.end())
 
 
 class Method:
@@ -401,7 +409,7 @@ def make_blocking(stub: T, current: Callable[[], Driver]) -> T:
     """Make plain functions of the methods of a stub that grpclib's plugin has generated."""
     for name, method in vars(stub).items():
         kind = getattr(method, "_cardinality", None)
-        if kind in KINDS:
+        if kind in KINDS and hasattr(method, "open"):
             blocking = KINDS[kind](
                 current, method.name, kind, method.request_type, method.reply_type
             )

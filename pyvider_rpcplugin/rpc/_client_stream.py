@@ -183,11 +183,6 @@ class ClientStream(_Base[SendT, RecvT]):
             self._request_metadata = new_metadata()
         return self._request_metadata
 
-    @property
-    def answered(self) -> bool:
-        """Whether the server has said all: it takes no more messages."""
-        return self._trailer_block is not None
-
     # --- what the connection reports ---------------------------------------------------------
 
     def on_headers(self, headers: HeaderBlock, *, end_stream: bool) -> None:

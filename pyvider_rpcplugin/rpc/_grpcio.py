@@ -169,6 +169,11 @@ def split_details(
 
 def received_metadata(fields: Iterable[Field]) -> Any:
     """The metadata among header fields, as `grpc.aio.Metadata`; a status's details are in it."""
+    return aio().Metadata(*received_pairs(fields))
+
+
+def received_pairs(fields: Iterable[Field]) -> list[tuple[str, str | bytes]]:
+    """The same as pairs of a key and a value."""
     fields = tuple(fields)
     pairs: list[tuple[str, str | bytes]] = list(decode_metadata(fields).items())
     for key, value in fields:
@@ -177,7 +182,7 @@ def received_metadata(fields: Iterable[Field]) -> Any:
                 pairs.append((key, decode_binary(value)))
             except ValueError:
                 continue
-    return aio().Metadata(*pairs)
+    return pairs
 
 
 def rpc_error(
