@@ -35,7 +35,7 @@ def checked_record(value: ReattachConfig | Mapping[str, Any] | str | bytes) -> R
     Raises:
         ConfigError: It is none.
     """
-    given: object = value
+    given: Any = value
     if isinstance(given, ReattachConfig):
         return given
     if isinstance(given, str | bytes):
@@ -63,11 +63,12 @@ def context_of(
     Raises:
         ConfigError: What it gives is no async context manager.
     """
-    context: object = runner(argument)
+    context: Any = runner(argument)
     if not hasattr(context, "__aenter__"):
         msg = f"the runner gave a {type(context).__name__}, and not an async context manager"
         raise ConfigError(msg, "Decorate it with contextlib.asynccontextmanager.", phase="launch")
-    return cast("AbstractAsyncContextManager[Any]", context)
+    found: AbstractAsyncContextManager[Any] = context
+    return found
 
 
 def handshake_of(record: ReattachConfig, settings: Settings) -> HandshakeRecord:

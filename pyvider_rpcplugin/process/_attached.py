@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pyvider_rpcplugin.exception import ConfigError, TransportError
+from pyvider_rpcplugin.process._spec import SameAddresses
 
 if sys.platform != "win32":
     from pyvider_rpcplugin.process._posix import open_pidfd, reap_released, start_time
@@ -62,17 +63,7 @@ def started(pid: int) -> int:
     return start_time(pid) if pid and sys.platform != "win32" else 0
 
 
-class _SameAddresses:
-    """It runs on this machine."""
-
-    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
-        return network, address
-
-    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
-        return network, address
-
-
-class _Attached(_SameAddresses):
+class _Attached(SameAddresses):
     def __init__(self, record: ReattachConfig) -> None:
         self.pid: int | None = record.pid
         self._number = record.pid
@@ -146,7 +137,7 @@ class _Attached(_SameAddresses):
             self._pidfd = None
 
 
-class _Unknown(_SameAddresses):
+class _Unknown(SameAddresses):
     """A plugin whose process nobody has named: it can only be asked by its own service."""
 
     pid: int | None = None

@@ -32,7 +32,7 @@ def discover(pattern: str, folder: str | os.PathLike[str]) -> list[str]:
     """
     import glob  # noqa: PLC0415 - it loads `re`; most hosts know where their plugins are
 
-    base = os.path.abspath(os.fspath(folder))
+    base: str = os.path.abspath(folder)
     parts = pattern.replace(os.sep, "/").split("/")
     if not pattern or os.path.isabs(pattern) or ".." in parts:
         msg = f"{pattern!r} is no pattern for the names of plugins in a folder"

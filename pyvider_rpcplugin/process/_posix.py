@@ -17,6 +17,8 @@ import anyio
 import anyio.to_thread
 from anyio import lowlevel
 
+from pyvider_rpcplugin.process._spec import SameAddresses
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -79,7 +81,7 @@ class PipeReader:
             self._file.close()
 
 
-class Child:
+class Child(SameAddresses):
     """A started child process: what the runner for processes of this machine gives.
 
     It leads a process group of its own, so that signals reach what it started itself, too; with
@@ -170,14 +172,6 @@ class Child:
     async def diagnose(self) -> str:
         """Nothing is known that the exit status and the last lines do not tell."""
         return ""
-
-    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
-        """The child is here: addresses are the same."""
-        return network, address
-
-    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
-        """The child is here: addresses are the same."""
-        return network, address
 
     def _signal(self, number: signal.Signals) -> None:
         # Until the child is reaped, its number belongs to nobody else, and so does the group's.

@@ -1,4 +1,4 @@
-"""What a runner is told."""
+"""What a runner is told, and what those of this machine have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.process.limits import ResourceLimits
 
-__all__ = ["RunSpec"]
+__all__ = ["RunSpec", "SameAddresses"]
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,3 +44,15 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<RunSpec {self.command!r}>"
+
+
+class SameAddresses:
+    """A plugin that sees the addresses which its host sees."""
+
+    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
+        """Translate an address of the plugin's: it is the same here."""
+        return network, address
+
+    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
+        """Translate an address of the host's: it is the same there."""
+        return network, address

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import anyio
 import anyio.to_thread
 
+from pyvider_rpcplugin.process._spec import SameAddresses
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -49,7 +51,7 @@ class PipeReader:
         self._file.close()
 
 
-class Child:
+class Child(SameAddresses):
     """A started child process."""
 
     def __init__(
@@ -110,14 +112,6 @@ class Child:
     async def diagnose(self) -> str:
         """Nothing is known that the exit status and the last lines do not tell."""
         return ""
-
-    def plugin_to_host(self, network: str, address: str) -> tuple[str, str]:
-        """The child is here: addresses are the same."""
-        return network, address
-
-    def host_to_plugin(self, network: str, address: str) -> tuple[str, str]:
-        """The child is here: addresses are the same."""
-        return network, address
 
     def reap(self) -> int | None:
         """Take the exit status of a child that has ended."""
