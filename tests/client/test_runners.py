@@ -13,6 +13,7 @@ import pytest
 from pyvider_rpcplugin import (
     ConfigError,
     HandshakeError,
+    RPCPluginError,
     SecureConfig,
     TransportError,
     plugin_client,
@@ -265,3 +266,52 @@ async def test_what_fails_in_the_end_of_a_runner_is_logged(caplog: Any) -> None:
 async def test_options_that_do_not_go_together(options: dict[str, Any], words: str) -> None:
     with anyio.fail_after(5), pytest.raises(ConfigError, match=words):
         await plugin_client(**{"command": echo(), **options}).start()
+
+
+async def left_by(runner: Any) -> None:
+    with anyio.fail_after(10):
+        async with plugin_client(echo(), runner=runner, outlive_host=True) as client:
+            assert client.pid is not None
+            record = await client.detach()
+        async with plugin_client(reattach=record) as client:
+            await client.ping()
+        assert client.exit is not None
+        assert client.exit.status == 0
+
+
+async def test_a_plugin_that_a_wrapped_runner_has_started_can_be_left() -> None:
+    @asynccontextmanager
+    async def start(spec: RunSpec):
+        # The plugin makes a folder for its sockets itself: this one would go with its host.
+        assert spec.outlives_host
+        assert spec.socket_folder is None
+        async with subprocess_runner(spec) as inner:
+            yield WrappedRunner(inner)
+
+    await left_by(start)
+
+
+async def test_a_runner_that_cannot_let_go_ends_its_plugin() -> None:
+    class Kept(WrappedRunner):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "release":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    @asynccontextmanager
+    async def start(spec: RunSpec):
+        async with subprocess_runner(spec) as inner:
+            yield Kept(inner)
+
+    with anyio.fail_after(10):
+        async with plugin_client(echo(), runner=start, outlive_host=True) as client:
+            with pytest.raises(RPCPluginError, match=r"no release\(\)"):
+                await client.detach()
+            await client.ping()
+        assert client.exit is not None
+
+
+async def test_what_outlives_its_host_does_not_read_from_its_terminal() -> None:
+    client = plugin_client(echo(), stdin="inherit", outlive_host=True)
+    with anyio.fail_after(5), pytest.raises(ConfigError, match="terminal"):
+        await client.start()
