@@ -26,7 +26,6 @@ from pyvider_rpcplugin import _config_kinds as kinds
 from pyvider_rpcplugin.exception import ConfigError
 
 __all__ = [
-    "NOT_YET",
     "PREFIX",
     "TRACE",
     "Settings",
@@ -409,14 +408,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 # What hosts in Go take for true in a variable.
 _TRUE_IN_GO = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 
-# What is understood but cannot be done yet, and why. Being asked for it is an error: to go on
-# without would be to ignore a setting, and with several of these to be less safe than was asked.
-NOT_YET: Mapping[str, str] = {
-    "rate_limit_enabled": "rate limiting comes in a later version",
-    "rate_limit_requests_per_second": "rate limiting comes in a later version",
-    "rate_limit_burst_capacity": "rate limiting comes in a later version",
-}
-
 # Names of version 0.5.5 that have no setting here, and what to do instead.
 _GONE: Mapping[str, str] = {
     "insecure": "PLUGIN_AUTO_MTLS=false says it.",
@@ -512,7 +503,6 @@ def configure(**settings: object) -> None:
             merged.pop(name, None)
         else:
             merged[name] = _parse(name, label, raw, "configure()")
-            _refuse_not_yet(name, label, merged[name], "configure()")
     _configured = merged
 
 
@@ -564,7 +554,6 @@ def load_settings(
         for name, (label, raw) in given.items():
             values[name] = _parse(name, label, raw, source)
             sources[name] = source
-            _refuse_not_yet(name, label, values[name], source)
 
     from_environment = "the environment"
     take(_read_environment(environ, side), from_environment)
@@ -601,8 +590,6 @@ def settings_table() -> str:
         meaning = setting.meaning
         for alias in setting.aliases:
             meaning += f" {PREFIX}{alias.upper()} is another name for it."
-        if name in NOT_YET:
-            meaning += " Not available yet."
         side = " ".join(side[0].upper() for side in setting.sides)
         cells = (PREFIX + name.upper(), default, setting.kind.accepts, side, meaning)
         lines.append(f"| {' | '.join(cells)} |")
@@ -689,14 +676,6 @@ def _parse(name: str, label: str, raw: object, source: str) -> object:
     message = f"{label} from {source} is {given}: accepted is {setting.kind.accepts}"
     hint = "Leave it out for the default." if setting.secret else f"The default is {default}."
     raise ConfigError(message, hint, phase="settings")
-
-
-def _refuse_not_yet(name: str, label: str, value: object, source: str) -> None:
-    if name not in NOT_YET or value == _defaults()[name]:
-        return
-    shown = "" if _table()[name].secret else f" = {kinds.show(value)}"
-    message = f"{label}{shown} from {source} is not available in this version: {NOT_YET[name]}"
-    raise ConfigError(message, "Leave it out, if the program can do without.", phase="settings")
 
 
 def _unknown(key: str, spelling: str, source: str, *, prefixed: bool) -> ConfigError:

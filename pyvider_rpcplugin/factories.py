@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
     from pyvider_rpcplugin.protocol.base import RPCPluginProtocol
+    from pyvider_rpcplugin.rpc import Interceptor
     from pyvider_rpcplugin.server import PluginMux, RPCPluginServer
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
 __all__ = ["plugin_client", "plugin_mux", "plugin_pool", "plugin_protocol", "plugin_server"]
 
-_SERVER_OPTIONS = ("versions", "tls", "standalone", "on_shutdown")
+_SERVER_OPTIONS = ("versions", "tls", "standalone", "interceptors", "on_shutdown")
 
 
 def plugin_server(
@@ -41,6 +42,7 @@ def plugin_server(
     versions: Mapping[int, Any] | None = None,
     tls: ssl.SSLContext | None = None,
     standalone: bool = False,
+    interceptors: Iterable[Any] = (),
     on_shutdown: Callable[[], object] | Iterable[Callable[[], object]] | None = None,
     **settings: Any,
 ) -> RPCPluginServer:
@@ -62,6 +64,9 @@ def plugin_server(
         tls: A context of your own instead of what the settings say about certificates. It decides
             whom to let in.
         standalone: Serve without a host: no cookie is asked for, and no line is printed.
+        interceptors: Async functions that are called with an `InterceptedCall` before each call of
+            the handler; what one returns, if anything, is called with the call's status. Objects
+            of the form of `grpc.aio.ServerInterceptor` are asked after all of those.
         on_shutdown: A function, or several, to call when the server begins to stop: calls that run
             are still going on. It is called in the loop's thread; what is async has the time that
             those calls have, PLUGIN_GRPC_GRACE_PERIOD, and is cancelled then. What it raises is
@@ -91,6 +96,7 @@ def plugin_server(
         versions=versions,
         tls=tls,
         standalone=standalone,
+        interceptors=interceptors,
         on_shutdown=on_shutdown,
         settings=settings,
     )
@@ -136,6 +142,7 @@ def plugin_client(
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
     debug: Literal["wait"] | None = None,
     default_deadline: float | None = None,
+    interceptors: Iterable[Interceptor] = (),
     restart: RestartPolicy | None = None,
     lazy: bool = False,
     idle_timeout: float | None = None,
@@ -179,6 +186,8 @@ def plugin_client(
         debug: "wait": the plugin waits for a debugger before it serves, and says in its log how to
             attach one. The time for its start is not limited then.
         default_deadline: Seconds that a call may take which has no deadline of its own.
+        interceptors: Async functions that are called with an `InterceptedCall` before each call of
+            the application's; what one returns, if anything, is called with the call's status.
         restart: When the plugin is started again after its end; None: it is not.
         lazy: Start the plugin when it is called for the first time.
         idle_timeout: Seconds without a call after which it is stopped, until the next one.
@@ -215,6 +224,7 @@ def plugin_client(
         on_exit=on_exit,
         debug=debug,
         default_deadline=default_deadline,
+        interceptors=interceptors,
         restart=restart,
         lazy=lazy,
         idle_timeout=idle_timeout,

@@ -12,7 +12,6 @@ from hypothesis import given, strategies as st
 
 from pyvider_rpcplugin import config
 from pyvider_rpcplugin.config import (
-    NOT_YET,
     Settings,
     application_keys,
     configure,
@@ -279,27 +278,6 @@ def test_any_text_in_the_environment_gives_settings_or_a_config_error(variables)
             assert isinstance(load_settings(environ=environ, side=side), Settings)
 
 
-# --- what is not there yet
-
-AWAY_FROM_DEFAULT = {
-    "rate_limit_enabled": True,
-    "rate_limit_requests_per_second": 1,
-    "rate_limit_burst_capacity": 1,
-}
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_asking_for_what_is_not_there_yet_is_an_error(name):
-    value = AWAY_FROM_DEFAULT[name]
-    for call in (host, plugin, configure):
-        error = refusal(call, **{name: value})
-        assert "not available in this version" in error.message
-        assert NOT_YET[name] in error.message
-    variable = f"PLUGIN_{name.upper()}"
-    with pytest.raises(ConfigError, match=variable):
-        load_settings(environ={variable: str(value)}, side=config._table()[name].sides[0])
-
-
 def test_mutual_tls_may_be_switched_on_and_off_and_required():
     assert host(auto_mtls=True).auto_mtls is True
     assert host(auto_mtls=False).auto_mtls is False
@@ -419,6 +397,5 @@ def test_the_table_has_every_setting_with_its_side_once():
 
 
 def test_every_name_in_the_tables_beside_is_a_setting():
-    assert set(NOT_YET) <= set(config._table())
     assert set(config._WIRE) <= set(config._table())
     assert not (set(config._GONE) | set(config._MISTAKEN)) & setting_names()

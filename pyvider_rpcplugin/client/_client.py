@@ -24,7 +24,7 @@ from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
     from pyvider_rpcplugin.protocol.typed import Service
-    from pyvider_rpcplugin.rpc import Channel
+    from pyvider_rpcplugin.rpc import Channel, Interceptor
     from pyvider_rpcplugin.services import Broker
 
     from ._events import OnEvent, PluginEvents
@@ -78,6 +78,7 @@ class RPCPluginClient:
         on_exit: Callable[[PluginExit], Awaitable[object] | object] | None = None,
         debug: Literal["wait"] | None = None,
         default_deadline: float | None = None,
+        interceptors: Iterable[Interceptor] = (),
         restart: RestartPolicy | None = None,
         lazy: bool = False,
         idle_timeout: float | None = None,
@@ -107,6 +108,7 @@ class RPCPluginClient:
             on_exit: Called when the plugin has ended.
             debug: "wait": the plugin waits for a debugger before it serves.
             default_deadline: Seconds that a call may take which has no deadline of its own.
+            interceptors: Called before each call of the application's.
             restart: When a plugin that has ended is started again; None: it is not.
             lazy: Start the plugin when it is called for the first time.
             idle_timeout: Seconds without a call after which it is stopped, until the next one.
@@ -122,6 +124,7 @@ class RPCPluginClient:
         self._runner = runner
         self._on_exit = on_exit
         self._default_deadline = default_deadline
+        self._interceptors = interceptors
         self._debug = debug
         self._env = env
         self._inherit_env = inherit_env
@@ -542,7 +545,9 @@ class RPCPluginClient:
             raise ConfigError(msg, phase="launch")
         plan = Plan.of(*self._supervision, self._default_deadline)
         settings = cast("Settings", self._settings)
-        return Supervisor(self.name, settings, plan, new_launch, self._hub, self._exited)
+        supervisor = Supervisor(self.name, settings, plan, new_launch, self._hub, self._exited)
+        supervisor.channel.interceptors = self._checked_interceptors()
+        return supervisor
 
     def _launcher(self) -> Callable[[anyio.Event], Launch]:
         """Check what was given, and return what prepares a start."""
@@ -578,9 +583,17 @@ class RPCPluginClient:
             stderr=self._delivery("stderr", self._stderr),
             on_exit=self._on_exit,
             default_deadline=self._default_deadline,
+            interceptors=self._checked_interceptors(),
         )
         apply_log_level("host")
         return functools.partial(Launch, self.name, settings, options)
+
+    def _checked_interceptors(self) -> tuple[Interceptor, ...]:
+        if not self._interceptors:
+            return ()
+        from ._interceptors import of_the_application  # noqa: PLC0415 - only where there are some
+
+        return of_the_application(self._interceptors)
 
     @property
     def _starts(self) -> bool:

@@ -95,6 +95,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     stderr: Deliver | None
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
     default_deadline: float | None
+    interceptors: tuple[Callable[[Any], Any], ...]
 
     def __repr__(self) -> str:
         # What a caller gives to a plugin may be secret.
@@ -517,6 +518,7 @@ class Launch:
             scheme=link.scheme,
             options=rpc_options(self.settings, self._options.default_deadline),
             on_lost=link.explain_loss,
+            interceptors=self._options.interceptors,
         )
 
     async def _connect(

@@ -29,6 +29,7 @@ OPTIONS = (
     "on_exit",
     "debug",
     "default_deadline",
+    "interceptors",
     "restart",
     "lazy",
     "idle_timeout",

@@ -16,19 +16,25 @@ if TYPE_CHECKING:
     from ._channel import Channel, open_channel
     from ._client_stream import ClientStream
     from ._codecs import CodecHandler, RawCodec
+    from ._interceptors import InterceptedCall, Interceptor, Observer
     from ._metadata import Deadline
     from ._options import RPCOptions
     from ._server import Servable, Server
     from ._server_stream import ServerStream
+    from ._status import CallStatus
     from .errors import ConnectionLost, DeadlineExceeded
 
 __all__ = [
+    "CallStatus",
     "Channel",
     "ClientStream",
     "CodecHandler",
     "ConnectionLost",
     "Deadline",
     "DeadlineExceeded",
+    "InterceptedCall",
+    "Interceptor",
+    "Observer",
     "RPCOptions",
     "RawCodec",
     "Servable",
@@ -41,10 +47,12 @@ _HOMES = {  # A plugin needs the server, a host the channel.
     "_channel": ("Channel", "open_channel"),
     "_client_stream": ("ClientStream",),
     "_codecs": ("CodecHandler", "RawCodec"),
+    "_interceptors": ("InterceptedCall", "Interceptor", "Observer"),
     "_metadata": ("Deadline",),
     "_options": ("RPCOptions",),
     "_server": ("Servable", "Server"),
     "_server_stream": ("ServerStream",),
+    "_status": ("CallStatus",),
     "errors": ("ConnectionLost", "DeadlineExceeded"),
 }
 

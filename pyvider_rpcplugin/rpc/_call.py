@@ -271,6 +271,10 @@ class MessageChannel:
 
     # --- sending -----------------------------------------------------------------------------
 
+    def use_codec(self, codec: CodecBase) -> None:
+        """Read and write messages with `codec` from now on."""
+        self._codec = codec
+
     def encode(
         self, message: Any, message_type: Any, *, compress: bool = True
     ) -> tuple[bytes, bytes]:

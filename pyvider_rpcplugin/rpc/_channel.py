@@ -36,7 +36,7 @@ from ._options import RPCOptions
 from .errors import ConnectionLost, DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
     from grpclib.client import Channel as _Base
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
     from ._compression import MessageEncoding
+    from ._interceptors import Interceptor
     from ._metadata import MetadataLike
     from ._multicallable import (
         StreamStreamMultiCallable,
@@ -104,6 +105,7 @@ class Channel(_Base):
         on_lost: Is awaited when a connection broke, before its calls fail. If it returns how the
             endpoint's process ended, the endpoint is gone: this and every later call fails with
             `ConnectionLost` that says so. If it returns None, later calls connect again.
+        interceptors: Called before each call.
     """
 
     # What carries the messages of a call: threads wait in another way than tasks.
@@ -119,10 +121,12 @@ class Channel(_Base):
         status_details_codec: StatusDetailsCodecBase | None = None,
         options: RPCOptions | None = None,
         on_lost: Callable[[], Awaitable[PluginExit | None]] | None = None,
+        interceptors: Iterable[Interceptor] = (),
     ) -> None:
         self._connect = connect
         self._own_details_codec = status_details_codec
         self._on_lost = on_lost
+        self.interceptors: tuple[Interceptor, ...] = tuple(interceptors)
         self.codec: CodecBase = codec or default_codec()
         self._default_codecs = codec is None
         self.options: RPCOptions = options or RPCOptions()
@@ -202,11 +206,6 @@ class Channel(_Base):
             metadata: What is sent with the request.
             codec: How this call's messages are written; by default as the channel's are.
         """
-        due: Deadline | None = None
-        if timeout != math.inf or deadline is not None:
-            due = effective_deadline(timeout, deadline)
-            if due is None and self.options.default_timeout is not None:
-                due = Deadline.from_timeout(self.options.default_timeout)
         return ClientStream(
             self,
             name,
@@ -214,9 +213,18 @@ class Channel(_Base):
             cardinality,
             request_type,
             reply_type,
-            due,
+            self.due_of(timeout, deadline),
             codec,
         )
+
+    def due_of(self, timeout: float | None, deadline: GrpclibDeadline | None) -> Deadline | None:
+        """By when a call that begins now must be complete; see `request`."""
+        if timeout == math.inf and deadline is None:
+            return None
+        due = effective_deadline(timeout, deadline)
+        if due is None and self.options.default_timeout is not None:
+            due = Deadline.from_timeout(self.options.default_timeout)
+        return due
 
     def details_codec(self) -> StatusDetailsCodecBase | None:
         """How the details of an error are decoded."""

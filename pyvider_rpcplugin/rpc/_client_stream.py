@@ -22,6 +22,7 @@ from ._status import (
 from .errors import DeadlineExceeded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from grpclib.client import Stream as _Base
@@ -125,6 +126,7 @@ class ClientStream(_Base[SendT, RecvT]):
         "_message_sent",
         "_messages",
         "_method_name",
+        "_observers",
         "_own_codec",
         "_owner",
         "_recv_type",
@@ -167,6 +169,7 @@ class ClientStream(_Base[SendT, RecvT]):
         self._end_said = False
         self._cancelled = False
         self._trailers_asked = False
+        self._observers: list[Callable[[CallStatus], object]] | None = None
         self.initial_metadata: Metadata | None = None
         self.trailing_metadata: Metadata | None = None
         self.peer: PeerBase | None = None
@@ -291,6 +294,25 @@ class ClientStream(_Base[SendT, RecvT]):
         """Open the stream; whoever calls it flushes, without an await in between."""
         self._check_unsent()
         channel = self._owner
+        if channel.interceptors or channel.events.active:
+            await self._announce()
+        connection = channel.connection_now() or await channel.wait_connection(self._due)
+        self._check_unsent()  # Another task may have done it meanwhile.
+        self._open(connection, end=end, encoding=channel.encoding)
+
+    async def _announce(self) -> None:
+        """Let interceptors and listeners see the call, and change what they like."""
+        channel = self._owner
+        if channel.interceptors:
+            from ._interceptors import InterceptedCall, intercept  # noqa: PLC0415 - as they are there
+
+            call = InterceptedCall(
+                self._method_name, self._cardinality, self.metadata, self._due, None
+            )
+            observers: list[Callable[[CallStatus], object]] = []
+            self._observers = observers
+            await intercept(channel.interceptors, call, observers)
+            self._request_metadata, self._due = call.metadata, call.deadline
         if channel.events.active:
             (metadata,) = await channel.events.send_request(
                 self.metadata,
@@ -299,9 +321,26 @@ class ClientStream(_Base[SendT, RecvT]):
                 content_type=content_type(self._own_codec or channel.codec),
             )
             self._request_metadata = metadata
-        connection = channel.connection_now() or await channel.wait_connection(self._due)
-        self._check_unsent()  # Another task may have done it meanwhile.
-        self._open(connection, end=end, encoding=channel.encoding)
+
+    def _tell_observers(self, error: BaseException | None) -> None:
+        """The call is over: tell those who want to know how it ended."""
+        from ._interceptors import notify, status_of_error  # noqa: PLC0415 - as they are there
+
+        observers, self._observers = self._observers, None
+        messages = self._messages
+        if isinstance(error, GRPCError) or messages is None:
+            status = status_of_error(error)
+        elif self._status is not None:
+            status = self._status
+        elif messages.failure is not None:
+            status = status_of_error(messages.failure)
+        elif self._trailer_block is not None:
+            status = self._final_status()
+        elif self._due is not None and self._due.time_remaining() <= 0:
+            status = CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+        else:
+            status = status_of_error(error)
+        notify(observers or (), status)
 
     def _open(
         self, connection: RPCConnection, *, end: bool, encoding: MessageEncoding | None
@@ -572,9 +611,11 @@ class ClientStream(_Base[SendT, RecvT]):
                 reply = await self.recv_message()
                 if self._status is None:
                     await self._finish(messages)
-            return reply  # type: ignore[return-value]  # None is an error here, raised above
-        finally:
-            self.abandon()
+        except BaseException as error:
+            self.abandon(error)
+            raise
+        self.abandon()
+        return reply  # type: ignore[return-value]  # None is an error here, raised above
 
     def _usual_reply(self, messages: MessageChannel) -> RecvT | None:
         """The reply, if all of it is here and nothing about it is unusual."""
@@ -616,11 +657,16 @@ class ClientStream(_Base[SendT, RecvT]):
             messages.reset(ErrorCode.CANCEL)
             messages.fail(error)
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException | None = None) -> None:
         """End the call at once, in whatever state it is; it is not used any more.
 
         It does what leaving the block does, for who does not use one.
+
+        Args:
+            error: Why, where it is an exception.
         """
+        if self._observers:
+            self._tell_observers(error)
         messages = self._messages
         if messages is not None:
             messages.close()
@@ -652,14 +698,18 @@ class ClientStream(_Base[SendT, RecvT]):
         exc_tb: TracebackType | None,
     ) -> None:
         messages = self._messages
-        if messages is None:
-            return
         try:
-            if exc_val is None and not self._cancelled and self._status is None:
+            if (
+                messages is not None
+                and exc_val is None
+                and not self._cancelled
+                and self._status is None
+            ):
                 await self._finish(messages)
-        finally:
-            messages.close()
-            self._owner.stream_closed()
+        except BaseException as error:
+            self.abandon(error)
+            raise
+        self.abandon(exc_val)
 
     async def _finish(self, messages: MessageChannel) -> None:
         """Leave the block without an exception: see the call to its end, or give it up."""

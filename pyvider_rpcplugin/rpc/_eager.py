@@ -168,6 +168,14 @@ class EagerStream(ClientStream[Any, Any]):
             self.encoding,
         )
 
+    def told(self, status: CallStatus) -> None:
+        """The call has ended with this status: tell those who want to know."""
+        observers, self._observers = self._observers, None
+        if observers:
+            from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some
+
+            notify(observers, status)
+
     def begin_now(self) -> MessageChannel | None:
         """Open the stream if that can be done at once; the caller flushes."""
         connection = self._owner.connection_now()
@@ -178,6 +186,8 @@ class EagerStream(ClientStream[Any, Any]):
 
     async def begin(self, *, wait_for_ready: bool) -> MessageChannel:
         """Open the stream, as soon as there is a connection; the caller flushes."""
+        if self._owner.interceptors or self._owner.events.active:
+            await self._announce()
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -241,7 +251,9 @@ class Call:
         stream = self._stream
         channel = stream.channel
         try:
-            messages = None if channel.events.active else stream.begin_now()
+            # Whom the call is announced to may wait.
+            announced = channel.interceptors or channel.events.active
+            messages = None if announced else stream.begin_now()
             if messages is not None:
                 sent = first is None or messages.send_now(*first, end_stream=True)
                 messages.flush()
@@ -315,6 +327,7 @@ class Call:
         self._cause = cause
         stream = self._stream
         stream.find_call = _nobody
+        stream.told(status)
         messages = stream.messages
         if messages is not None:
             messages.on_window()  # Whoever sends learns that nobody listens any more.
@@ -724,7 +737,4 @@ def _abandon(stream: EagerStream, attendant: anyio.CancelScope | None) -> None:
     """End a call that was dropped."""
     if attendant is not None:
         attendant.cancel()
-    messages = stream.messages
-    if messages is not None:
-        messages.close()
-        stream.channel.stream_closed()
+    stream.abandon()

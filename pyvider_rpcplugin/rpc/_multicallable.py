@@ -16,7 +16,7 @@ from ._eager import (
     UnaryUnaryCall,
 )
 from ._grpcio import FunctionCodec, encoding_of, plain_metadata, refuse_credentials
-from ._metadata import effective_deadline, new_metadata
+from ._metadata import new_metadata
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
@@ -66,7 +66,7 @@ class MultiCallable:
             self._method,
             new_metadata(plain_metadata(metadata)) if metadata else None,
             self._cardinality,
-            effective_deadline(timeout, None),
+            channel.due_of(timeout, None),
             self._codec,
             encoding,
         )

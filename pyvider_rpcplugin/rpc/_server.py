@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._compression import MessageEncoding
+    from ._interceptors import ServerInterceptors
     from ._request import RequestHead
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Server:
         self._stopping = False
         self._threads: anyio.CapacityLimiter | None = None
         self.generic_handlers: list[Any] = []
+        self._interceptors: ServerInterceptors | None = None
         self.admission: Admission = Admission(self.options)
         for handler in handlers:
             self.add_service(handler)
@@ -219,7 +221,25 @@ class Server:
             return None
         from ._servicer import found_by  # noqa: PLC0415 - only where it is used
 
-        return found_by(self.generic_handlers, head, self)
+        found = found_by(self.generic_handlers, head, self)
+        if found is None or self._interceptors is None:
+            return found
+        return self._interceptors.around(found)
+
+    def intercept(self, interceptors: Iterable[Any]) -> None:
+        """Have interceptors called before each call of what is served so far, and not of the rest.
+
+        Args:
+            interceptors: Async functions that take an `InterceptedCall`, and objects of the form
+                of `grpc.aio.ServerInterceptor`, which are asked after all of those.
+
+        Raises:
+            ProtocolError: One is neither.
+        """
+        from ._interceptors import ServerInterceptors  # noqa: PLC0415 - only where it is used
+
+        self._interceptors = ServerInterceptors(interceptors, self)
+        self.methods.update(self._interceptors.around_all(self.methods))
 
     # --- life ------------------------------------------------------------------------------
 

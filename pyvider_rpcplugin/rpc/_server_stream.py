@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError
 from multidict import MultiDict
 
@@ -17,6 +17,7 @@ from ._metadata import MetadataLike, encode_metadata, header_list_size
 from ._status import OK, CallStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from anyio import TaskHandle
@@ -60,6 +61,7 @@ class ServerStream(_Base[RecvT, SendT]):
         "_cancelled",
         "_cardinality",
         "_connection",
+        "_final_status",
         "_h2_stream",
         "_handler",
         "_initial_metadata_sent",
@@ -75,6 +77,7 @@ class ServerStream(_Base[RecvT, SendT]):
         "due",
         "head",
         "metadata",
+        "observers",
         "peer",
         "task",
         "user_agent",
@@ -114,6 +117,8 @@ class ServerStream(_Base[RecvT, SendT]):
         self.peer: PeerBase = connection.peer
         self.task: TaskHandle[None] | None = None
         self.cancel_status: CallStatus | None = None
+        self.observers: list[Callable[[CallStatus], object]] | None = None
+        self._final_status: CallStatus | None = None
         stream.owner = self
         encoding = server.encoding
         if encoding is not None and encoding.name in head.accepted_encodings:
@@ -161,6 +166,18 @@ class ServerStream(_Base[RecvT, SendT]):
             self.task.cancel()
 
     # --- for who adapts other kinds of handlers ----------------------------------------------
+
+    @property
+    def cardinality(self) -> Cardinality:
+        """Which directions are streamed."""
+        cardinality: Cardinality = self._cardinality
+        return cardinality
+
+    def use_handler(self, handler: Any, codec: CodecBase) -> None:
+        """Let another handler than the method's own have the call, before anything was read."""
+        self._handler = handler
+        self._cardinality = handler.cardinality
+        self._messages.use_codec(codec)
 
     @property
     def began(self) -> bool:
@@ -342,6 +359,7 @@ class ServerStream(_Base[RecvT, SendT]):
         """Send the trailers, without asking anybody."""
         if self._trailers_sent:
             return
+        self._final_status = status
         stream = self._h2_stream
         if stream.closed:
             self._trailers_sent = True
@@ -383,6 +401,11 @@ class ServerStream(_Base[RecvT, SendT]):
     def close(self) -> None:
         """The handler has ended: give back what it left unread."""
         self._messages.close()
+        if self.observers is not None:
+            from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some
+
+            cancelled = CallStatus(Status.CANCELLED, "the call was cancelled")
+            notify(self.observers, self._final_status or cancelled)
 
     async def __aenter__(self) -> ServerStream[RecvT, SendT]:
         return self

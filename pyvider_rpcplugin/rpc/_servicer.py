@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyio import to_thread
@@ -43,7 +44,7 @@ _NAMES = {
 }
 
 
-def adapted(method: Any, server: Server) -> Handler:
+def adapted(method: Any, server: Server) -> CodecHandler:
     """What our server runs for a `grpc.RpcMethodHandler`."""
     function = ServicerMethod(method, server)
     handler = CodecHandler(
@@ -89,6 +90,71 @@ def found_by(generics: Sequence[Any], head: RequestHead, server: Server) -> Hand
         if method is not None:
             return adapted(method, server)
     return None
+
+
+class ServicerChain:
+    """Server interceptors of `grpc.aio`'s form before a handler.
+
+    They are given the servicer's method and may answer with another one. The method of a handler
+    that is no servicer's they can only pass on, or replace.
+
+    Args:
+        handler: What they are before.
+        interceptors: The interceptors.
+        server: The server.
+    """
+
+    def __init__(self, handler: Handler, interceptors: Sequence[Any], server: Server) -> None:
+        function: Any = handler.func
+        self._function = function
+        self._interceptors = interceptors
+        self._server = server
+        self._method = (
+            function.method
+            if isinstance(function, ServicerMethod)
+            else ForeignMethod(*handler.cardinality.value)
+        )
+
+    async def __call__(self, stream: ServerStream[Any, Any]) -> None:
+        details = CallDetails(
+            stream.head.path, invocation_metadata(stream.metadata, stream.user_agent)
+        )
+        try:
+            method = await self._ask(0, details)
+        except GRPCError:
+            raise
+        except Exception as error:
+            logger.exception("rpc.interceptor.failed method=%s", stream.head.path)
+            raise GRPCError(Status.UNKNOWN, f"Unexpected {type(error)}: {error}") from error
+        if method is None:
+            raise GRPCError(Status.UNIMPLEMENTED, "Method not found!")
+        if method is self._method:
+            await self._function(stream)
+            return
+        handler = adapted(method, self._server)
+        [codec] = handler.codecs.values()
+        stream.use_handler(handler, codec)
+        await handler.func(stream)
+
+    async def _ask(self, index: int, details: Any) -> Any:
+        """Ask the interceptors from this one on; the last one's continuation is the method."""
+        if index == len(self._interceptors):
+            return self._method
+        following = partial(self._ask, index + 1)
+        return await self._interceptors[index].intercept_service(following, details)
+
+
+class ForeignMethod(NamedTuple):
+    """What stands for the method of a handler that is no servicer's."""
+
+    request_streaming: bool
+    response_streaming: bool
+    request_deserializer: None = None
+    response_serializer: None = None
+    unary_unary: None = None
+    unary_stream: None = None
+    stream_unary: None = None
+    stream_stream: None = None
 
 
 class ServicerMethod:

@@ -102,6 +102,7 @@ class RPCPluginServer:
         transport_path: str | os.PathLike[str] | None = None,
         tls: ssl.SSLContext | None = None,
         standalone: bool = False,
+        interceptors: Iterable[Any] = (),
         on_shutdown: Callable[[], object] | Iterable[Callable[[], object]] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
@@ -119,6 +120,7 @@ class RPCPluginServer:
             transport_path: The path of the socket.
             tls: A context of the caller's own for all connections.
             standalone: Serve without a host: no cookie is asked for, and no line is printed.
+            interceptors: Called before each call of the handler; see `plugin_server`.
             on_shutdown: Whom to tell when the end begins; see `plugin_server`.
             settings: Settings as keywords: lower case, without prefix.
 
@@ -136,6 +138,7 @@ class RPCPluginServer:
         ):
             msg = "PLUGIN_PROTOCOL_VERSIONS is for one protocol: here a mapping says the versions"
             raise ProtocolError(msg, hint="leave it out", phase="serve")
+        self._interceptors = tuple(interceptors)
         self._on_shutdown = checked_callbacks(on_shutdown)
         self._tls = tls
         self._place = Place(
@@ -446,6 +449,8 @@ class RPCPluginServer:
         version = self._choose_version(settings)
         served = (self._versions or {}).get(version, (self.protocol, self.handler))
         await register(rpc, *served)
+        if self._interceptors or settings.rate_limit_enabled:
+            rpc.intercept([*_rate_limits(settings), *self._interceptors])
         self._health.start(rpc.services)
         printed = CapturedOutput()
         self._add_own_services(rpc, settings, session, printed)
@@ -588,6 +593,15 @@ class RPCPluginServer:
             multiplex=settings.multiplex_wanted if settings.multiplex_requested else None,
         )
         write_line(1 if stdout is None else stdout, format_handshake_line(record))
+
+
+def _rate_limits(settings: Settings) -> list[Any]:
+    if not settings.rate_limit_enabled:
+        return []
+    from pyvider_rpcplugin.services.limits import RateLimit  # noqa: PLC0415 - few servers have one
+
+    limit = RateLimit(settings.rate_limit_requests_per_second, settings.rate_limit_burst_capacity)
+    return [limit]
 
 
 class _Shared:
