@@ -132,7 +132,10 @@ class Launch:
         self._tls: HostTLS | None = None
         self._options = options
         self._may_pass = False
-        self._log = PluginLog(name, settings.log_level)
+        level = settings.log_level
+        if settings.wait_for_debugger and level in {"ERROR", "CRITICAL"}:
+            level = "WARNING"  # How to attach the debugger has to be seen.
+        self._log = PluginLog(name, level)
         self._after_line = b""
 
     def abandon(self) -> None:

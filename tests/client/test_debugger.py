@@ -162,7 +162,11 @@ async def test_without_debugpy_a_plugin_waits_for_a_signal(
     listener = Listener()
     log.addHandler(listener)
     client = plugin_client(
-        echo("--loop", loop), debug="wait", handshake_timeout=0.1, env=no_debugpy
+        echo("--loop", loop),
+        debug="wait",
+        handshake_timeout=0.1,
+        env=no_debugpy,
+        log_level="CRITICAL",
     )
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tg:
