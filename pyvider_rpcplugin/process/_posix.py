@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio import lowlevel
 
+from pyvider_rpcplugin.process._guardian import guardian
 from pyvider_rpcplugin.process._spec import SameAddresses
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Child(SameAddresses):
             start_new_session=own_session,
         )
         self.pid: int = self._popen.pid
+        if not own_session:
+            guardian.add(self.pid, group=self.leads_group)
         assert self._popen.stdout is not None  # noqa: S101 - for the type checker
         assert self._popen.stderr is not None  # noqa: S101 - for the type checker
         self.stdout: PipeReader = PipeReader(self._popen.stdout)
@@ -195,6 +198,7 @@ class Child(SameAddresses):
         """
         if self.leads_group:
             self._signal(signal.SIGKILL)
+        guardian.drop(self.pid, group=self.leads_group)
         if self._popen.returncode is not None:
             return self._popen.returncode
         try:
@@ -208,6 +212,7 @@ class Child(SameAddresses):
     def kill_and_wait(self, seconds: float) -> bool:
         """End the group and reap, without an event loop's help. The last resort: it blocks."""
         self._signal(signal.SIGKILL)
+        guardian.drop(self.pid, group=self.leads_group)
         try:
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -216,6 +221,7 @@ class Child(SameAddresses):
 
     def release(self) -> None:
         """Let it live on. It stays a child of this process, and is reaped at some later start."""
+        guardian.drop(self.pid, group=self.leads_group)
         if self._popen.returncode is None:
             _released.append((self.pid, start_time(self.pid)))
             self._popen.returncode = 0  # or else its destructor would complain

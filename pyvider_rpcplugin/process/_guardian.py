@@ -1,0 +1,143 @@
+"""A small process beside the host that ends its plugins should the host be gone without having done it.
+
+Plugins of this library notice for themselves that their host has gone. Others, written in Go say,
+do not, and neither does one that hangs, or that has not got that far yet. No signal can be arranged
+for a parent's death: the kernel takes the end of the thread that started the plugin for it.
+
+The guardian reads from a pipe which processes there are to end; the end of the pipe is the end of the
+host. It is a shell, which is there and ready in a millisecond, and exists as long as it guards anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import threading
+from contextlib import suppress
+
+logger = logging.getLogger(__name__)
+
+_SHELL = "/bin/sh"
+# A target is a process, or with a minus before it the group of one. The name is the script's $0.
+_SCRIPT = r"""
+set -f
+trap '' HUP INT QUIT TERM
+targets=
+while read -r verb target; do
+    left=
+    for one in $targets; do
+        [ "$one" = "$target" ] || left="$left $one"
+    done
+    targets=$left
+    [ "$verb" = add ] && targets="$left $target"
+done
+[ -n "$targets" ] || exit 0
+for one in $targets; do kill -s TERM -- "$one"; done
+sleep 0.5
+for one in $targets; do kill -s KILL -- "$one"; done
+exit 0
+"""
+_EXIT_TIMEOUT = 1.0
+
+
+class Guardian:
+    """Starts the guardian when there is something to guard, and lets it end when there is nothing.
+
+    Safe to use from several threads: loops may run in more than one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._targets: set[str] = set()
+        self._missing = False
+        os.register_at_fork(after_in_child=self._forget)
+
+    def add(self, pid: int, *, group: bool) -> None:
+        """Have a process ended when this one is gone.
+
+        Args:
+            pid: The process.
+            group: Whether it leads a group, which is ended with it.
+        """
+        with self._lock:
+            if self._process is None and not self._start():
+                return
+            target = _target(pid, group=group)
+            self._targets.add(target)
+            self._tell(f"add {target}\n")
+
+    def drop(self, pid: int, *, group: bool) -> None:
+        """Forget a process: before it is reaped, as its number may then be another's."""
+        with self._lock:
+            target = _target(pid, group=group)
+            if target not in self._targets:
+                return
+            self._targets.discard(target)
+            self._tell(f"drop {target}\n")
+            if not self._targets:
+                self._end()
+
+    def _start(self) -> bool:
+        if self._missing:
+            return False
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the script above
+                [_SHELL, "-c", _SCRIPT, "plugin-guardian"],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PATH": os.defpath},
+                cwd="/",
+                # Ctrl-C at a terminal is meant for the host; it decides about its plugins.
+                start_new_session=True,
+            )
+        except OSError as exc:
+            self._missing = True
+            logger.warning("process.guardian.missing shell=%s reason=%s", _SHELL, exc)
+            return False
+        atexit.register(self._release)
+        return True
+
+    def _tell(self, line: str) -> None:
+        # One write of a few octets: it is whole, and the guardian reads faster than plugins start.
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                os.write(self._process.stdin.fileno(), line.encode())
+
+    def _end(self) -> None:
+        """Close the pipe. The guardian has nothing to do any more, so this takes no time."""
+        process, self._process = self._process, None
+        if process is None or process.stdin is None:
+            return
+        atexit.unregister(self._release)
+        process.stdin.close()
+        try:
+            process.wait(_EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            logger.warning("process.guardian.left pid=%d", process.pid)
+            process.returncode = 0  # or else its destructor would complain
+
+    def _release(self) -> None:
+        """At the end of the interpreter: what is guarded now, the guardian ends."""
+        if self._process is not None:
+            self._process.returncode = 0  # or else its destructor would complain
+
+    def _forget(self) -> None:
+        """In a forked child: the guardian is its parent's, and must not wait for the child's end."""
+        process, self._process = self._process, None
+        self._lock = threading.Lock()
+        self._targets = set()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.returncode = 0  # or else its destructor would complain
+
+
+def _target(pid: int, *, group: bool) -> str:
+    return f"-{pid}" if group else str(pid)
+
+
+guardian = Guardian()
