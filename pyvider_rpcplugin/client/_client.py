@@ -20,6 +20,7 @@ from ._command import checked_command, plugin_name
 from ._events import EventHub
 from ._handle import ChannelHandle
 from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
+from ._source import check_source
 
 if TYPE_CHECKING:
     import os
@@ -554,7 +555,24 @@ class RPCPluginClient:
         if self._settings is None:
             error = self._settings_error or ConfigError("the settings are unknown")
             raise error.with_traceback(None)
-        self._check_source()
+        limit = self._default_deadline
+        if limit is not None and not limit > 0:
+            msg = f"default_deadline is {limit!r}: more than 0 seconds are needed"
+            raise ConfigError(msg, phase="settings")
+        check_source(
+            command=self.command,
+            address=self._address,
+            reattach=self._reattach,
+            runner=self._runner,
+            secure=self._secure,
+            multiplex=self._settings.multiplex_grpc,
+            for_a_start={
+                "env": self._env,
+                "cwd": self._cwd,
+                "debug": self._debug,
+                "stderr": self._stderr,
+            },
+        )
         settings = self._settings
         if self._debug is not None:
             settings = msgspec.structs.replace(settings, wait_for_debugger=True)
@@ -599,51 +617,6 @@ class RPCPluginClient:
     def _starts(self) -> bool:
         """Whether this client starts its plugin."""
         return self._address is None and self._reattach is None
-
-    def _check_source(self) -> None:
-        """See that the options say one way of coming to a plugin, and fit to it."""
-        told: list[object] = [self.command, self._address, self._reattach]
-        if self._starts and self._runner is not None:
-            told[0] = self.command or self._runner
-        if sum(one is not None for one in told) != 1:
-            msg = "a client needs one of these: a command, an address, or the record of a plugin "
-            msg += "that runs"
-            raise ConfigError(msg, phase="launch")
-        limit = self._default_deadline
-        if limit is not None and not limit > 0:
-            msg = f"default_deadline is {limit!r}: more than 0 seconds are needed"
-            raise ConfigError(msg, phase="settings")
-        debug: object = self._debug
-        if debug not in {None, "wait"}:
-            msg = f"debug is {debug!r}: accepted is 'wait'"
-            raise ConfigError(msg, phase="settings")
-        runner: object = self._runner
-        if runner is not None:
-            if not callable(runner):
-                kind = type(runner).__name__
-                msg = f"runner= takes a function that is called with what to start, not {kind}"
-                raise ConfigError(msg, phase="settings")
-            if self._address is not None:
-                msg = "runner= is for a plugin that is started, or whose record is given"
-                raise ConfigError(msg, phase="settings")
-            if self._secure is not None:
-                msg = "secure= checks a program of this machine: it cannot see what a runner starts"
-                raise ConfigError(msg, "Let the runner check it.", phase="settings")
-        if not self._starts:
-            given: dict[str, object] = {
-                "env": self._env, "cwd": self._cwd, "debug": self._debug, "stderr": self._stderr
-            }  # fmt: skip
-            for option, value in given.items():
-                if value is not None:
-                    msg = f"{option}= is for a plugin that is started"
-                    raise ConfigError(msg, phase="settings")
-            if self._settings is not None and self._settings.multiplex_grpc:
-                msg = (
-                    "PLUGIN_MULTIPLEX_GRPC is for plugins that this host starts, not for an address"
-                )
-                if self._reattach is not None:
-                    msg = "a plugin that runs already cannot share a connection with another host"
-                raise ConfigError(msg, phase="settings")
 
     def _record(self) -> ReattachConfig | None:
         if self._reattach is None:

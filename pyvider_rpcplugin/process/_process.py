@@ -152,7 +152,7 @@ async def _enter(
     except RPCPluginError:
         raise
     except Exception as error:
-        msg = f"the runner could not start the plugin: {str(error) or type(error).__name__}"
+        msg = f"the runner has failed: {str(error) or type(error).__name__}"
         raise TransportError(msg, phase="launch") from error
 
 
