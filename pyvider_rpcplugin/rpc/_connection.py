@@ -103,6 +103,12 @@ class Peer(_PeerBase):
 
         return self._stream.extra(TLSAttribute.peer_certificate, None)
 
+    def certificate(self) -> bytes | None:
+        """The peer's certificate in DER; None without one."""
+        from anyio.streams.tls import TLSAttribute  # noqa: PLC0415 - loads ssl
+
+        return self._stream.extra(TLSAttribute.peer_certificate_binary, None)
+
 
 class Incoming:
     """The part of a connection that tells calls what came in, whoever drives it: tasks or threads.

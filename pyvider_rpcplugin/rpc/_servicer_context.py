@@ -254,10 +254,21 @@ class ServicerContext:
 
     def auth_context(self) -> dict[str, list[bytes]]:
         """What is known of the client, from its certificate."""
-        certificate = self._stream.peer.cert()
-        if certificate is None:
-            return {"transport_security_type": [b"insecure"]}
-        properties = {"transport_security_type": [b"ssl"]}
+        peer: Any = self._stream.peer
+        octets = peer.certificate()
+        if octets is None:
+            return {
+                "transport_security_type": [b"insecure"],
+                "security_level": [b"TSI_SECURITY_NONE"],
+            }
+        from ssl import DER_cert_to_PEM_cert  # noqa: PLC0415 - loaded where it is used
+
+        certificate = peer.cert() or {}
+        properties = {
+            "transport_security_type": [b"ssl"],
+            "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"],
+            "x509_pem_cert": [DER_cert_to_PEM_cert(octets).encode()],
+        }
         names = [
             value
             for part in certificate.get("subject", ())

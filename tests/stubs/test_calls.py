@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import ssl
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import grpc  # type: ignore[import-untyped]
 import pytest
+import trustme
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from h2.events import RequestReceived
 
+from pyvider_rpcplugin import plugin_client, plugin_protocol, plugin_server
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.rpc import ConnectionLost, RPCOptions, Server
 from pyvider_rpcplugin.rpc._eager import StreamedResponse
@@ -422,3 +426,64 @@ def test_a_method_is_served_once() -> None:
     add_EchoServicer_to_server(Servicer(), server)
     with pytest.raises(ProtocolError, match="served already"):
         add_EchoServicer_to_server(Blocking(), server)
+
+
+# --- who calls ------------------------------------------------------------------------------------
+
+
+class WhoCalls(EchoServicer):
+    """Says what it knows of its clients."""
+
+    async def Unary(self, request: Any, context: Any) -> Any:
+        known = {key: context.auth_context().get(key) for key in AUTH_KEYS}
+        identities = context.peer_identity_key(), list(context.peer_identities() or ())
+        return EchoReply(text=repr((known, identities, context.peer().partition(":")[0])))
+
+
+AUTH_KEYS = (
+    "transport_security_type",
+    "security_level",
+    "x509_common_name",
+    "x509_subject_alternative_name",
+    "x509_pem_cert",
+)
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("names", [["a.example", "b.example"], []], ids=["names", "no names"])
+async def test_a_handler_knows_its_client_by_its_certificate(names: list[str]) -> None:
+    authority = trustme.CA()
+    own = authority.issue_cert("localhost")
+    client = authority.issue_cert(*names, common_name="me")
+    server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    client_tls = ssl.create_default_context()
+    for context, identity in ((server_tls, own), (client_tls, client)):
+        identity.configure_cert(context)
+        authority.configure_trust(context)
+        context.set_alpn_protocols(["h2"])
+    server = plugin_server(
+        plugin_protocol(servicer_add_fn=add_EchoServicer_to_server),
+        WhoCalls(),
+        transport="tcp",
+        tls=server_tls,
+        standalone=True,
+    )
+    with anyio.fail_after(5):
+        async with server.serve() as address:
+            async with plugin_client(address=address, tls=client_tls) as started:
+                reply = await started.stub(EchoStub).Unary(EchoRequest())
+    known, (key, identities), peer = ast.literal_eval(reply.text)
+    assert peer == "ipv4"
+    assert known["transport_security_type"] == [b"ssl"]
+    assert known["security_level"] == [b"TSI_PRIVACY_AND_INTEGRITY"]
+    assert known["x509_common_name"] == [b"me"]
+    pem = client.cert_chain_pems[0].bytes().decode()
+    [shown] = known["x509_pem_cert"]
+    assert ssl.PEM_cert_to_DER_cert(shown.decode()) == ssl.PEM_cert_to_DER_cert(pem)
+    encoded = [name.encode() for name in names]
+    assert known["x509_subject_alternative_name"] == (encoded or None)
+    if names:
+        assert (key, identities) == ("x509_subject_alternative_name", encoded)
+    else:
+        assert (key, identities) == ("x509_common_name", [b"me"])
