@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import anyio
 
+from . import _forks
 from .exception import RPCPluginError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Session(Generic[T]):
         self._scope = anyio.CancelScope()
         self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._home: Home | None = None
 
     # What the body uses.
 
@@ -90,6 +92,7 @@ class Session(Generic[T]):
 
         Cancelling it is how its owner ends it: the body then cleans up and the cancellation goes on.
         """
+        self._home = Home()
         try:
             with self._scope:
                 await self._body(self)
@@ -110,6 +113,7 @@ class Session(Generic[T]):
         body is cancelled, cleans up while the loop still waits for it, and a ResourceWarning says
         that nobody stopped it.
         """
+        self._home = Home()
         if _on_trio():
             import trio  # noqa: PLC0415 - loaded only where it runs
 
@@ -176,16 +180,12 @@ class Session(Generic[T]):
     def check_loop(self) -> None:
         """Refuse to be used on another loop than its own: who waits there might never be woken.
 
-        Only a supervised task of asyncio is looked at; all else ends before its loop does.
-
         Raises:
-            RPCPluginError: Another loop is running than the one that started it.
+            RPCPluginError: Another loop is running than the one that started it, or this is
+                another thread or another process.
         """
-        if self.loop is not None and not _is_running(self.loop):
-            msg = f"{self.name} was started on another event loop"
-            hint = "Use it on the loop that started it (with pytest-asyncio: give its fixture and "
-            hint += "the tests the same loop_scope)."
-            raise RPCPluginError(msg, hint=hint)
+        if self._home is not None:
+            self._home.check(self.name)
 
     @property
     def abandoned(self) -> bool:
@@ -386,19 +386,58 @@ def _only(kind: type[BaseException], exc: BaseException) -> bool:
     return isinstance(exc, kind)
 
 
+class Home:
+    """The event loop in which something was made: it can be used there and nowhere else.
+
+    That is one thread of one process, whichever task it is. Elsewhere nobody would be woken, and
+    two threads would write into the same buffers; a forked process has only copies of all of it.
+    """
+
+    __slots__ = ("_generation", "_here", "_loop")
+
+    def __init__(self) -> None:
+        """Remember the running loop."""
+        if _on_trio():
+            import trio  # noqa: PLC0415 - loaded only where it runs
+
+            self._here: Callable[[], object] = trio.lowlevel.current_trio_token
+        else:
+            import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+            self._here = asyncio.get_running_loop
+        self._loop = self._here()
+        self._generation = _forks.generation
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that loop. Cheap enough to be asked for each call."""
+        try:
+            return self._here() is self._loop and self._generation == _forks.generation
+        except RuntimeError:  # no loop of this kind runs in this thread
+            return False
+
+    def check(self, name: str) -> None:
+        """Refuse to be used anywhere else.
+
+        Raises:
+            RPCPluginError: This is another loop, another thread, or a process that was forked off.
+        """
+        if self.is_here:
+            return
+        if self._generation != _forks.generation:
+            msg = f"{name} belongs to the process that this one was forked from"
+            hint = "Start one of its own in this process, or make it without fork: "
+            hint += 'multiprocessing.get_context("spawn").'
+        else:
+            msg = f"{name} was started on another event loop"
+            hint = "Use it on the loop that started it: from other threads by anyio.from_thread; "
+            hint += "with pytest-asyncio, give its fixture and the tests the same loop_scope."
+        raise RPCPluginError(msg, hint=hint)
+
+
 def _on_trio() -> bool:
     trio = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_task()
-
-
-def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this is the running loop."""
-    import asyncio  # noqa: PLC0415 - loaded only where it runs
-
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _warn(message: str) -> None:

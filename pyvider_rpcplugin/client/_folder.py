@@ -56,14 +56,17 @@ def socket_folder(parent: str, group: str = "") -> Generator[str | None]:
         yield None
         return
     folder, lock = made
+    maker = os.getpid()
     try:
         if group:
             # The plugin, which may run as another user of the group, makes its sockets in it.
             let_group_in(folder, group_number(group), 0o770)
         yield folder
     finally:
-        with contextlib.suppress(OSError):
-            remove(folder)
+        # Not in a process that was forked off: it is its parent's.
+        if maker == os.getpid():
+            with contextlib.suppress(OSError):
+                remove(folder)
         os.close(lock)
 
 

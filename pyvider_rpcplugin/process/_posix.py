@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio import lowlevel
 
+from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin.process._guardian import guardian
 from pyvider_rpcplugin.process._spec import SameAddresses
 
@@ -81,6 +82,10 @@ class PipeReader:
             anyio.notify_closing(self._file)
             self._file.close()
 
+    def abandon(self) -> None:
+        """Close it without a word to the loop: in a forked process, that is shared with the parent."""
+        self._file.close()
+
 
 class Child(SameAddresses):
     """A started child process: what the runner for processes of this machine gives.
@@ -124,6 +129,7 @@ class Child(SameAddresses):
         self.stdout: PipeReader = PipeReader(self._popen.stdout)
         self.stderr: PipeReader = PipeReader(self._popen.stderr)
         self._pidfd = open_pidfd(self.pid)
+        keep_from_children(self)
 
     @property
     def id(self) -> str:
@@ -225,6 +231,15 @@ class Child(SameAddresses):
         if self._popen.returncode is None:
             _released.append((self.pid, start_time(self.pid)))
             self._popen.returncode = 0  # or else its destructor would complain
+
+    def abandon(self) -> None:
+        """In a forked process: it is no child of this one, which neither signals nor reaps it."""
+        self._popen.returncode = 0
+        self.stdout.abandon()
+        self.stderr.abandon()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
     def close(self) -> None:
         self.stdout.close()

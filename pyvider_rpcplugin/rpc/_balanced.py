@@ -8,7 +8,7 @@ import anyio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import unwrapped, waiter_factory
+from pyvider_rpcplugin._tasks import Home, unwrapped, waiter_factory
 
 from ._call import wait_until
 from ._channel import Channel
@@ -138,6 +138,7 @@ class BalancedChannel(Channel):
 
     def connection_now(self) -> RPCConnection | None:
         """The connection that is best for a call, if one can begin at once."""
+        self.check_loop()
         best: RPCConnection | None = None
         chosen: Channel | None = None
         for member in self._members:
@@ -239,6 +240,7 @@ class BalancedChannel(Channel):
             Closes this channel; those that it was made of are their owners'.
         """
         self._manager = waiter_factory()()
+        self._home = Home()
         try:
             with unwrapped():
                 async with anyio.create_task_group() as tasks:

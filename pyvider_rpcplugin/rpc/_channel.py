@@ -14,7 +14,7 @@ from grpclib.events import (
 )
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import Waiter, caller_from_threads, unwrapped, waiter_factory
+from pyvider_rpcplugin._tasks import Home, Waiter, caller_from_threads, unwrapped, waiter_factory
 from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.exception import RPCPluginError, TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder
@@ -153,6 +153,7 @@ class Channel(_Base):
         self._running = False
         self._tasks: TaskGroup | None = None
         self._connecting: anyio.CancelScope | None = None
+        self._home: Home | None = None
         self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
 
     def _extra_fields(self, subtype: str | None) -> tuple[tuple[str, str], ...]:
@@ -282,8 +283,22 @@ class Channel(_Base):
         fields.append(("grpc-encoding", encoding.name))
         return self._encoder.encode((*self.base_fields, (":path", name), *fields))
 
+    def check_loop(self) -> None:
+        """Refuse to be used on another loop than the one that it runs on.
+
+        Raises:
+            RPCPluginError: This is another loop, another thread, or a process that was forked off.
+        """
+        if self._home is not None:
+            self._home.check("the channel")
+
     def connection_now(self) -> RPCConnection | None:
-        """The connection if a call can begin on it at once."""
+        """The connection if a call can begin on it at once.
+
+        Raises:
+            RPCPluginError: This is not the event loop that the channel runs on.
+        """
+        self.check_loop()
         connection = self._connection
         if connection is None or self._pending or self._gone is not None:
             return None
@@ -458,6 +473,7 @@ class Channel(_Base):
             Closes the connection; calls that are running end with CANCELLED.
         """
         self._manager = waiter_factory()()
+        self._home = Home()
         try:
             with unwrapped():
                 async with anyio.create_task_group() as tasks:
@@ -469,6 +485,7 @@ class Channel(_Base):
         finally:
             self._running = False
             self._tasks = None
+            self._home = None
             self.close()
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:

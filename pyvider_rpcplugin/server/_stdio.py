@@ -53,6 +53,7 @@ class CapturedOutput:
         self._thread: threading.Thread | None = None
         self._ending = False
         self._read_all = anyio.Event()
+        self._process = os.getpid()
         # Held from the reading of a piece until it is in the buffer.
         self._in_hand = threading.Lock()
         self._flushing = False
@@ -98,7 +99,7 @@ class CapturedOutput:
 
     def end(self) -> None:
         """Put everything back. What is printed from now on goes to descriptor 2."""
-        if self._pipe is None or self._ending:
+        if self._pipe is None or self._ending or self._process != os.getpid():
             return
         self._ending = True
         self._output.hurry()

@@ -17,6 +17,7 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin._tasks import eager_reader
 from pyvider_rpcplugin.transport.base import StreamListener
 
@@ -74,6 +75,15 @@ class _OwnSocket:
             anyio.notify_closing(self._socket)
             with suppress(OSError):
                 self._socket.close()
+
+    def abandon(self) -> None:
+        """In a forked process: close its copy. The connection is the parent's, and goes on there.
+
+        The loop is not told: what it waits with is shared with the parent's.
+        """
+        self._closed = True
+        with suppress(OSError):
+            self._socket.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -134,6 +144,7 @@ class SocketStream(_OwnSocket, ByteStream):
         self._received_calls = 0
         self._sent_bytes = 0
         self._sent_calls = 0
+        keep_from_children(self)
 
     async def receive(self, max_bytes: int = _LARGEST_READ) -> bytes:
         """Take what has arrived, or wait for it.
@@ -191,7 +202,7 @@ class SocketStream(_OwnSocket, ByteStream):
 
     async def aclose(self) -> None:
         """Close the socket; a task that waits on it gets ClosedResourceError. Never raises."""
-        if self._reader is not None:
+        if self._reader is not None and not self._closed:
             self._reader.close()
         await super().aclose()
 
@@ -296,6 +307,7 @@ class SocketListener(_OwnSocket, StreamListener):
         self._closed = False
         self._accepting = False
         self._address = address
+        keep_from_children(self)
 
     @property
     def address(self) -> str:

@@ -96,7 +96,7 @@ class UnixSocketTransport(RPCPluginTransport):
             return _checked_path(os.path.join(os.path.abspath(self._folder), name))
         folder, lock = _make_private_folder(len(os.fsencode(name)) + 1)
         stack.callback(os.close, lock)
-        stack.callback(_remove, folder, _identity(folder), remove_folder)
+        stack.callback(_remove, folder, _identity(folder), remove_folder, os.getpid())
         if group is not None:
             # They may reach the socket, and see nothing else.
             let_group_in(folder, group, 0o710)
@@ -146,7 +146,7 @@ def _listening_socket(stack: ExitStack, path: str, group: int | None) -> socket.
             # the umask, which belongs to the whole process, is left alone.
             os.fchmod(sock.fileno(), 0o600)
         sock.bind(path)
-        stack.callback(_remove, path, _identity(path), os.unlink)
+        stack.callback(_remove, path, _identity(path), os.unlink, os.getpid())
         if group is not None:
             let_group_in(path, group, 0o660)
         elif not sys.platform.startswith("linux"):
@@ -179,7 +179,7 @@ def _clear_stale_socket(path: str) -> None:
         code = probe.connect_ex(path)
     if code == errno.ECONNREFUSED:
         logger.debug("transport.unix.stale path=%s", path)
-        _remove(path, (found.st_dev, found.st_ino), os.unlink)
+        _remove(path, (found.st_dev, found.st_ino), os.unlink, os.getpid())
     elif code != errno.ENOENT:
         alive = code in {0, errno.EAGAIN, errno.EINPROGRESS}
         reason = "another process listens there" if alive else os.strerror(code).lower()
@@ -212,8 +212,12 @@ def _identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _remove(path: str, identity: tuple[int, int], remove: Callable[[str], None]) -> None:
-    """Remove what is at the path if it is still the thing that we know."""
+def _remove(
+    path: str, identity: tuple[int, int], remove: Callable[[str], None], maker: int
+) -> None:
+    """Remove what is at the path if it is still the thing that we know, and this process's."""
+    if maker != os.getpid():  # It was forked off, and its parent still listens.
+        return
     try:
         if _identity(path) == identity:
             remove(path)
