@@ -305,6 +305,7 @@ class _Runtime:
         self._first: BlockingSocket | None = None
         self._channel: BlockingChannel | None = None
         self._stopping = threading.Lock()
+        self.is_stopping = False
         self._holds_interrupts = False
         self.driver: Driver
 
@@ -349,7 +350,10 @@ class _Runtime:
             raise
 
     def stop(self) -> None:
-        """End the plugin, once; who comes meanwhile waits too."""
+        """End the plugin, once; who comes meanwhile waits too. In a forked process, nothing."""
+        if self.process != os.getpid():
+            return
+        self.is_stopping = True
         with self._stopping:
             if self not in _running:
                 return
@@ -529,15 +533,22 @@ class _Crossing:
 def _stop_all() -> None:
     """End the plugins of clients that nobody stopped, as the interpreter ends."""
     for runtime in list(_running):
-        if runtime.process != os.getpid():
-            continue
-        warnings.warn(
-            f"the plugin {runtime.name} was still running when the program ended: "
-            "use `with client:`, or `client.stop()`",
-            ResourceWarning,
-            stacklevel=1,
-        )
+        if not runtime.is_stopping:
+            warnings.warn(
+                f"the plugin {runtime.name} was still running when the program ended: "
+                "use `with client:`, or `client.stop()`",
+                ResourceWarning,
+                stacklevel=1,
+            )
         runtime.stop()
 
 
+def _forget_all() -> None:
+    """Begin anew in a forked process: the loops' threads are not in it."""
+    _running.clear()
+    _loops.update({name: BlockingPortalProvider(name) for name in _loops})
+
+
 atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

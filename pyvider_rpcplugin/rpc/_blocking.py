@@ -154,14 +154,16 @@ class BlockingChannel(Channel):
         seconds = waiter.time_left()
         gate = waiter.gate = threading.Lock()
         gate.acquire()
+        raised: BaseException | None = None
         self.release()
         try:
             wait_for(gate, seconds)
         except BaseException as error:
-            self.interruption = error
+            raised = error
             raise
         finally:
             self.acquire()
+            self.interruption = raised
             waiter.gate = None
 
     # --- calls -------------------------------------------------------------------------------
@@ -315,11 +317,11 @@ class BlockingChannel(Channel):
     def _connect_now(self, due: BlockingDeadline | None) -> None:
         self._occupied += 1
         self.release()
-        sock: Socket | None = None
+        raised: BaseException | None = None
         try:
             sock = self._open_socket(None if due is None else due.time_remaining())
         except BaseException as error:
-            self.interruption = error
+            raised = error
             if isinstance(error, RPCPluginError | OSError):
                 if due is not None and due.time_remaining() <= 0:
                     raise DeadlineExceeded from error
@@ -328,6 +330,7 @@ class BlockingChannel(Channel):
             raise
         finally:
             self.acquire()
+            self.interruption = raised
             self._occupied -= 1
             self._wake_line()
         if self._closed:

@@ -9,7 +9,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ class BlockingStream(Generic[SendT, RecvT]):
         self.driver.drive(self.stream.cancel())
 
     def close(self) -> None:
-        """End the call, in whatever state it is."""
+        """End the call, in whatever state it is. Any thread may do it."""
         if not self.over:
             self.over = True
-            self.driver.drive(_abandon(self.stream))
+            self.driver.drive(_close(self.stream))
 
     def __iter__(self) -> Iterator[RecvT]:
         return self
@@ -167,7 +167,9 @@ class BlockingStream(Generic[SendT, RecvT]):
             self.driver.forget(self.stream)
 
 
-async def _abandon(stream: AnyCall) -> None:
+async def _close(stream: AnyCall) -> None:
+    if stream.peer is not None:  # It has begun, and a thread may be waiting for it.
+        stream.fail(GRPCError(Status.CANCELLED, "the call was closed"))
     stream.abandon()
 
 

@@ -238,14 +238,16 @@ class BlockingConnection(Incoming):
         channel = self.channel
         self._poll.wait_writable(wanted=self._socket.unsent > 0)
         self._polling = True
+        raised: BaseException | None = None
         channel.release()
         try:
             found = self._poll.wait(seconds)
         except BaseException as error:
-            channel.interruption = error
+            raised = error
             raise
         finally:
             channel.acquire()
+            channel.interruption = raised
             self._polling = False
         if self.lost is not None:
             return
