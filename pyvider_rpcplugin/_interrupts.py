@@ -81,6 +81,7 @@ class Interrupts:
                 self.pending = True
                 return None
             at = at.f_back
+        self.pending = False  # One stands for all before it.
         return self._previous(number, frame)
 
     def deliver(self) -> None:

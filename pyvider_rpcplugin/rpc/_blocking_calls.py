@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._interrupts import protected
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
@@ -162,6 +164,7 @@ class BlockingStream(Generic[SendT, RecvT]):
         self.over = True
         self.driver.drive(self.stream.__aexit__(None, None, None))
 
+    @protected  # An interrupt would be lost in here.
     def __del__(self) -> None:
         if not self.over:
             self.driver.forget(self.stream)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._interrupts import protected
+
 from ._blocking_calls import Sender, send_all
 from ._call import encoding_named
 from ._eager import EagerStream
@@ -218,6 +220,7 @@ class Call:
             return f"<{type(self).__name__} object>"
         return f"<{type(self).__name__} that ended with {status.status.name}: {status.message}>"
 
+    @protected  # An interrupt would be lost in here.
     def __del__(self) -> None:
         if getattr(self, "_status", OK) is None:
             self._driver.forget(self._stream)

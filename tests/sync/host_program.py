@@ -26,7 +26,11 @@ KEPT: list[object] = []
 BACKEND: Any = sys.argv[2]
 
 
-def interrupt_when(ready) -> threading.Thread:
+def channel_of(client) -> Any:
+    return client._runtime.driver
+
+
+def interrupt_when(ready):
     """Send this process SIGINT as soon as a condition holds."""
 
     def run():
@@ -39,7 +43,7 @@ def interrupt_when(ready) -> threading.Thread:
     return thread
 
 
-def is_running(pid) -> bool:
+def is_running(pid):
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -73,7 +77,7 @@ def start():
 def call():
     with plugin_client_sync(echo(), backend=BACKEND) as client:
         stub = client.stub(EchoStub)
-        begun = []
+        begun: list[bool] = []
 
         def hang():
             begun.append(True)
@@ -96,9 +100,9 @@ def follow():
 
         reader = threading.Thread(target=read)
         reader.start()
-        while client._runtime.driver._one._leader is None:
+        while channel_of(client)._one._leader is None:
             time.sleep(0.001)
-        begun = []
+        begun: list[bool] = []
 
         def hang():
             begun.append(True)
@@ -144,7 +148,7 @@ def stop_twice():
     client = plugin_client_sync(echo(), backend=BACKEND, grpc_grace_period=60)
     client.start()
     pid = client.pid
-    os.kill(pid, signal.SIGSTOP)
+    os.kill(pid or 0, signal.SIGSTOP)
 
     def interrupt_twice():
         interrupt_when(lambda: client._runtime is None).join()
@@ -162,7 +166,7 @@ def storm():
     with plugin_client_sync(echo(), backend=BACKEND) as client:
         stub = client.stub(EchoStub)
         stub.Unary(EchoRequest())
-        connection = client._runtime.driver._one
+        connection = channel_of(client)._one
         over = threading.Event()
         failures = []
         calls = [0]
@@ -208,7 +212,7 @@ def storm():
         assert not failures, failures
         assert interrupted > 30, interrupted
         assert calls[0] > 0
-        assert client._runtime.driver._one is connection
+        assert channel_of(client)._one is connection
         assert not connection.h2.streams, connection.h2.streams
         assert stub.Unary(EchoRequest(text="still")).text == "still"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -224,7 +228,7 @@ def own_handler():
     signal.signal(signal.SIGINT, handle)
     with plugin_client_sync(echo(), backend=BACKEND) as client:
         stub = client.stub(EchoStub)
-        begun = []
+        begun: list[bool] = []
         thread = interrupt_when(lambda: begun)
         begun.append(True)
         try:
