@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 
     from ._check import Service, check, describe_services
     from ._errors import RemoteError
+    from ._loans import Loans
+    from ._peer import Peer, current_peer
     from ._proxy import make_proxy
     from ._raises import raises
     from ._results import ResultStream
     from ._service import TypedService
 
 __all__ = [
+    "Loans",
+    "Peer",
     "RemoteError",
     "ResultStream",
     "Service",
     "TypedService",
     "check",
+    "current_peer",
     "describe_services",
     "make_proxy",
     "raises",
@@ -34,6 +39,8 @@ __all__ = [
 _HOMES = {  # A plugin serves, a host calls.
     "_check": ("Service", "check", "describe_services"),
     "_errors": ("RemoteError",),
+    "_loans": ("Loans",),
+    "_peer": ("Peer", "current_peer"),
     "_proxy": ("make_proxy",),
     "_raises": ("raises",),
     "_results": ("ResultStream",),

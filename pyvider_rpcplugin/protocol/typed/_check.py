@@ -18,7 +18,9 @@ from ._messages import CANNOT_DECODE, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ._proxy import Target
+    from pyvider_rpcplugin.rpc import Channel
+
+    from ._peer import Peer
 
 __all__ = ["Description", "Service", "check", "describe_services"]
 
@@ -45,7 +47,7 @@ class Description(msgspec.Struct):
 _decode = msgspec.msgpack.Decoder(Description).decode
 
 
-async def describe_services(target: Target) -> dict[str, Service]:
+async def describe_services(target: Channel | Peer) -> dict[str, Service]:
     """Ask a server what its typed services are. The caller bounds it.
 
     Args:
@@ -63,7 +65,9 @@ async def describe_services(target: Target) -> dict[str, Service]:
         raise GRPCError(Status.INTERNAL, msg) from None
 
 
-async def check(target: Target, interface: Callable[..., object], service_name: str | None) -> None:
+async def check(
+    target: Channel | Peer, interface: Callable[..., object], service_name: str | None
+) -> None:
     """Compare an interface with what a server serves. The caller bounds it.
 
     Args:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ._interface import REQUIRED
-from ._service import CARDINALITIES, TypedHandler
+from ._methods import CARDINALITIES
+from ._service import TypedHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import anyio
 from grpclib.exceptions import GRPCError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.rpc import ClientStream
 
-    from ._proxy import CalledMethod, Caller
-
     AnyCall = ClientStream[Any, Any]
 
 __all__ = ["ResultStream"]
@@ -29,6 +27,22 @@ T = TypeVar("T")
 
 # How long the end of an iterator that was given up is waited for.
 _CLOSE_TIMEOUT = 5.0
+
+
+class Opening(Protocol):
+    """How the call is made whose results are read."""
+
+    async def begin(self) -> tuple[AnyCall, Feeder | None]:
+        """Make it; and what feeds it, if something does."""
+
+    def read(self, data: bytes) -> Any:
+        """Read a result."""
+
+    async def explained(self, call: AnyCall, error: GRPCError) -> Exception | None:
+        """What to raise for its failure; None: it may begin once more."""
+
+    def end(self) -> None:
+        """It is over; also if it did not begin."""
 
 
 @final
@@ -47,26 +61,14 @@ class ResultStream(Generic[T]):
         "__weakref__",
         "_call",
         "_call_in_loop",
-        "_caller",
         "_ended",
         "_feeder",
-        "_items",
-        "_message",
-        "_method",
+        "_opening",
         "_results",
     )
 
-    def __init__(
-        self,
-        method: CalledMethod,
-        caller: Caller,
-        message: bytes,
-        items: AsyncIterable[Any] | None,
-    ) -> None:
-        self._method = method
-        self._caller = caller
-        self._message = message
-        self._items = items
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
         self._call: AnyCall | None = None
         self._feeder: Feeder | None = None
         self._call_in_loop: Callable[[Callable[[], object]], object] | None = None
@@ -99,24 +101,17 @@ class ResultStream(Generic[T]):
             raise StopAsyncIteration
         self._results = True
         try:
-            result: T = self._method.result(data)
+            result: T = self._opening.read(data)
         except BaseException:
             self._end()
             raise
         return result
 
     async def _begin(self) -> AnyCall:
-        method = self._method
-        if self._items is not None:
-            await self._caller.make_sure()
-        call = self._caller.request(method.method.name, method.kind)
         try:
-            await call.send_message(self._message, end=self._items is None)
-            if self._items is not None:
-                self._feeder = feeder = method.feeder(call, self._items)
-                call.channel.start_soon(feeder.run)
+            call, self._feeder = await self._opening.begin()
         except BaseException:
-            call.abandon()
+            self._opening.end()
             raise
         self._call_in_loop = caller_from_threads()
         self._call = call
@@ -125,8 +120,8 @@ class ResultStream(Generic[T]):
     async def _failed(self, call: AnyCall, error: GRPCError) -> Exception | None:
         """What to raise for a failure; None: the call can be made again."""
         self._end()
-        failure = await self._method.explained(self._caller, call, error)
-        if failure is None and not self._results and self._items is None:
+        failure = await self._opening.explained(call, error)
+        if failure is None and not self._results and self._feeder is None:
             self._ended = False
             self._call = None
             return None
@@ -134,10 +129,7 @@ class ResultStream(Generic[T]):
 
     def _end(self) -> None:
         self._ended = True
-        if self._feeder is not None:
-            self._feeder.stop()
-        if self._call is not None:
-            self._call.abandon()
+        self._end_call()()
 
     async def aclose(self) -> None:
         """End the call, if it has not ended: the other side is told at once.
@@ -169,13 +161,14 @@ class ResultStream(Generic[T]):
 
     def _end_call(self) -> Callable[[], object]:
         """What ends the call, without this object."""
-        call, feeder = self._call, self._feeder
+        call, feeder, opening = self._call, self._feeder, self._opening
 
         def end() -> None:
             if feeder is not None:
                 feeder.stop()
             if call is not None:
                 call.abandon()
+            opening.end()
 
         return end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, final
 
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from msgspec.structs import astuple
 
@@ -16,6 +16,8 @@ from ._formats import DESCRIBE, FORMATS, MSGPACK
 from ._interface import methods_of, names_of
 from ._iterators import close_iterator
 from ._messages import PackedMessages
+from ._methods import CARDINALITIES, loan_kinds
+from ._peer import Peer, current_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TypedService"]
 
-CARDINALITIES: dict[tuple[bool, bool], Cardinality] = {kind.value: kind for kind in Cardinality}
-"""By what streams: the arguments, the results."""
-
 
 class TypedService:
     """What serves the public async methods of an object; `add_service` takes it.
@@ -41,12 +40,15 @@ class TypedService:
         handler: The object. What its methods take and return, their annotations say.
         service_name: The service's name. By default its class's; and the names of the protocols
             and abstract classes that this is derived from, too.
+        peer: Who calls it, and can be called back; by default the one of the server.
 
     Raises:
         ProtocolError: There is no such method, or one of them cannot be called from elsewhere.
     """
 
-    def __init__(self, handler: object, service_name: str | None = None) -> None:
+    def __init__(
+        self, handler: object, service_name: str | None = None, peer: Peer | None = None
+    ) -> None:
         kind = type(handler)
         self.names: list[str] = names_of(kind) if service_name is None else [service_name]
         self.doc: str | None = inspect.getdoc(kind)
@@ -59,7 +61,7 @@ class TypedService:
             raise ProtocolError(msg, hint, phase="serve")
         self._handlers: dict[str, TypedHandler] = {}
         for name, method in self.methods.items():
-            served = _ServedMethod(method, getattr(handler, name))
+            served = _ServedMethod(method, getattr(handler, name), peer)
             cardinality = CARDINALITIES[method.incoming is not None, method.streams]
             run = served.stream if method.streams else served.unary
             typed = TypedHandler.make(run, cardinality, FORMATS)
@@ -96,8 +98,9 @@ _DESCRIBE_HANDLER = CodecHandler.make(_describe, Cardinality.UNARY_UNARY, FORMAT
 class _ServedMethod:
     """One method of an object."""
 
-    def __init__(self, method: Method, function: Callable[..., Any]) -> None:
+    def __init__(self, method: Method, function: Callable[..., Any], peer: Peer | None) -> None:
         self._method = method
+        self._peer = peer
         self._function = function
         self._packed = PackedMessages(method)
         self._names = tuple(one.name for one in method.parameters)
@@ -105,9 +108,8 @@ class _ServedMethod:
         self._keywords = tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
         self._positional = tuple(one.name for one in parameters if one.name not in self._keywords)
         # Then the values of the message are the arguments as they are.
-        self._is_plain = self._positional == self._names and not any(
-            one.reference for one in method.parameters
-        )
+        self._lent = loan_kinds(method)
+        self._is_plain = self._positional == self._names and not self._lent
 
     async def unary(self, call: AnyCall) -> None:
         """Handle a call that has one result."""
@@ -158,12 +160,25 @@ class _ServedMethod:
         self, call: AnyCall, messages: PackedMessages, data: bytes | None, arguments: Any
     ) -> Any:
         values = dict(zip(self._names, astuple(arguments), strict=True))
+        for name, kind in self._lent.items():
+            if values[name] is not None:
+                from ._loans import borrowed  # noqa: PLC0415 - few methods take any
+
+                values[name] = borrowed(self._caller(), kind, values[name])
         incoming = self._method.incoming
         if incoming is not None:
             first = data if messages.arguments_have_item else None
             values[incoming.name] = Incoming(call, messages, first)
         positional = [values[name] for name in self._positional]
         return self._function(*positional, **{name: values[name] for name in self._keywords})
+
+    def _caller(self) -> Peer:
+        peer = self._peer or current_peer.get()
+        if peer is None:
+            from ._loans import no_peer  # noqa: PLC0415 - as above
+
+            raise GRPCError(Status.FAILED_PRECONDITION, no_peer(self._method.where).message)
+        return peer
 
 
 @final
