@@ -148,6 +148,7 @@ def plugin_client(
     idle_timeout: float | None = None,
     pool: PoolPolicy | None = None,
     on_event: OnEvent | None = None,
+    services: Iterable[object] = (),
     **settings: Any,
 ) -> RPCPluginClient:
     """Make the client of a plugin, to be started by `async with` or by its `start()`.
@@ -194,6 +195,8 @@ def plugin_client(
         pool: How many plugins there are, if not one: see `plugin_pool`.
         on_event: Called with a `PluginEvent` whenever something happens to a plugin that is kept
             running; may be asynchronous.
+        services: What the plugin may call of this host, by `context().host(...)` in its handlers:
+            objects with public async methods, or whatever has `__mapping__()`.
         settings: Any setting, in lower case and without its prefix.
 
     Returns:
@@ -230,6 +233,7 @@ def plugin_client(
         idle_timeout=idle_timeout,
         pool=pool,
         on_event=on_event,
+        services=services,
         **settings,
     )
 

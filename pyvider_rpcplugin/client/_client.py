@@ -20,6 +20,7 @@ from ._command import checked_command, plugin_name
 from ._events import EventHub
 from ._handle import ChannelHandle
 from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
+from ._offers import Offers
 from ._source import check_source
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class RPCPluginClient:
         idle_timeout: float | None = None,
         pool: PoolPolicy | None = None,
         on_event: OnEvent | None = None,
+        services: Iterable[object] = (),
         settings: Mapping[str, object] | None = None,
     ) -> None:
         """Make a client. What is wrong with the arguments, `start` says.
@@ -115,6 +117,7 @@ class RPCPluginClient:
             idle_timeout: Seconds without a call after which it is stopped, until the next one.
             pool: How many plugins there are; None: one.
             on_event: Is told what happens to a plugin that is kept running.
+            services: What the plugin may call of this host.
             settings: Settings as keywords: lower case, without prefix.
         """
         self.command = command
@@ -127,6 +130,8 @@ class RPCPluginClient:
         self._default_deadline = default_deadline
         self._interceptors = interceptors
         self._debug = debug
+        self._services = services
+        self._offers: Offers | None = None
         self._env = env
         self._inherit_env = inherit_env
         self._cwd = cwd
@@ -265,9 +270,11 @@ class RPCPluginClient:
         """
         from pyvider_rpcplugin.protocol.typed import make_proxy  # noqa: PLC0415 - not for stubs
 
+        from ._back import ProxyPeer  # noqa: PLC0415 - likewise
+
         return make_proxy(
             interface,
-            ChannelHandle(self._current_channel),
+            ProxyPeer(ChannelHandle(self._current_channel), self._current_offers),
             service_name=service_name,
             timeout=timeout,
             metadata=metadata,
@@ -321,6 +328,11 @@ class RPCPluginClient:
         if status is not ServingStatus.SERVING:
             msg = f"the plugin {self.name} says that it is {status.name}"
             raise RPCPluginError(msg, phase="call")
+
+    def _current_offers(self) -> Offers:
+        if self._offers is None:
+            self._offers = Offers(self._checked_services())
+        return self._offers
 
     def _current_channel(self) -> Channel:
         channel = self.grpc_channel
@@ -602,6 +614,7 @@ class RPCPluginClient:
             on_exit=self._on_exit,
             default_deadline=self._default_deadline,
             interceptors=self._checked_interceptors(),
+            offers=self._current_offers(),
         )
         apply_log_level("host")
         return functools.partial(Launch, self.name, settings, options)
@@ -624,6 +637,17 @@ class RPCPluginClient:
         from ._reattach import checked_record  # noqa: PLC0415 - seldom needed
 
         return checked_record(self._reattach)
+
+    def _checked_services(self) -> list[object]:
+        if isinstance(self._services, tuple) and not self._services:
+            return []
+        from ._back import checked_services  # noqa: PLC0415 - few hosts offer any
+
+        if self._address is not None:
+            msg = "services= is for a plugin that is started: a server that is attached to has "
+            msg += "no connection back"
+            raise ConfigError(msg, phase="settings")
+        return checked_services(self._services)
 
     def _delivery(self, option: str, sink: OutputSink | None) -> Deliver | None:
         if sink is None:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.services import Broker, SharedWays
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
+    from ._offers import Offers
     from ._relay import OutputRelay
     from ._sinks import Deliver
 
@@ -93,6 +94,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     sync_stdout: Deliver | None
     sync_stderr: Deliver | None
     stderr: Deliver | None
+    offers: Offers
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
     default_deadline: float | None
     interceptors: tuple[Callable[[Any], Any], ...]
@@ -408,7 +410,9 @@ class Launch:
                 # These have time: whoever waited for the start is about to make the first call.
                 tg.start_soon(output.run, channel)
                 tg.start_soon(broker.keep_conversation, channel)
-                await first(session.stop_requested.wait, process.exited.wait)
+                begin = functools.partial(self._begin_offer, tg, channel, broker)
+                with self._options.offers.given(begin):
+                    await first(session.stop_requested.wait, process.exited.wait)
                 if process.exited.is_set():
                     self._stderr.flush()
                     broker.refuse(f"is closed: the plugin {process.exit.describe()}")
@@ -481,6 +485,12 @@ class Launch:
         if self.process is not None:
             self.process.leave()
         self.left = True
+
+    def _begin_offer(self, tg: TaskGroup, channel: Channel, broker: Broker) -> None:
+        """Let the plugin call back."""
+        from ._back import PluginPeer  # noqa: PLC0415 - few plugins do
+
+        tg.start_soon(PluginPeer(self._options.offers, broker, channel).offer)
 
     # Without one.
 

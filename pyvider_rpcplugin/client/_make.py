@@ -35,6 +35,7 @@ OPTIONS = (
     "idle_timeout",
     "pool",
     "on_event",
+    "services",
 )
 
 

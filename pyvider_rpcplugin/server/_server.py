@@ -48,6 +48,7 @@ from ._ending import checked_callbacks, drain
 from ._host import outlive_host, wait_for_host_to_end
 from ._listen import Place, listening
 from ._logging import log_crash, logging_to_host
+from ._offer import HostOffers
 from ._signals import Arrivals, caught_signals
 from ._stdio import CapturedOutput
 from ._stdout import guarded_stdout, write_line
@@ -480,6 +481,7 @@ class RPCPluginServer:
                         None if shared is None else shared.ways,
                     )
                     rpc.add_service(broker, vital=True)
+                    HostOffers(broker, rpc)
                 try:
                     await self._accept(
                         rpc,

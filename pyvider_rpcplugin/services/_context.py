@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from pyvider_rpcplugin.exception import RPCPluginError
 from pyvider_rpcplugin.rpc._server_stream import current_call
@@ -10,6 +10,8 @@ from pyvider_rpcplugin.rpc._server_stream import current_call
 from .broker import current_broker, current_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from grpclib.metadata import Deadline, _Metadata as Metadata
     from grpclib.protocol import Peer
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .broker import Broker
 
 __all__ = ["CallContext", "context"]
+
+
+T = TypeVar("T")
 
 
 @final
@@ -44,6 +49,37 @@ class CallContext:
             msg = "this server has no broker: it serves on its own, without a host"
             raise RPCPluginError(msg, phase="broker")
         return self._broker
+
+    def host(
+        self,
+        interface: Callable[..., T],
+        *,
+        service_name: str | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
+    ) -> T:
+        """Make an object with the methods of an interface, each of which is a call of the host.
+
+        Args:
+            interface: The class that the host offers with `services=`, or a typing.Protocol with
+                its methods.
+            service_name: The service's name; by default the interface's.
+            timeout: Seconds that each of its calls may take.
+            metadata: What is sent along with each.
+
+        Raises:
+            RPCPluginError: No host started this server. Where the host offers nothing, the calls
+                raise it.
+            ProtocolError: A method of the interface cannot be called from elsewhere.
+        """
+        peer = self._call.server.peer
+        if peer is None:
+            msg = "there is no host to call: this server serves on its own, or is the host's"
+            raise RPCPluginError(msg, phase="call")
+        proxy: T = peer().proxy(
+            interface, service_name=service_name, timeout=timeout, metadata=metadata
+        )
+        return proxy
 
     @property
     def deadline(self) -> Deadline | None:

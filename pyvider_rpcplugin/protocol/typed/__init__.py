@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._check import Service, check, describe_services
     from ._errors import RemoteError
     from ._loans import Loans
-    from ._peer import Peer, current_peer
+    from ._peer import Peer
     from ._proxy import make_proxy
     from ._raises import raises
     from ._results import ResultStream
@@ -30,7 +30,6 @@ __all__ = [
     "Service",
     "TypedService",
     "check",
-    "current_peer",
     "describe_services",
     "make_proxy",
     "raises",
@@ -40,7 +39,7 @@ _HOMES = {  # A plugin serves, a host calls.
     "_check": ("Service", "check", "describe_services"),
     "_errors": ("RemoteError",),
     "_loans": ("Loans",),
-    "_peer": ("Peer", "current_peer"),
+    "_peer": ("Peer",),
     "_proxy": ("make_proxy",),
     "_raises": ("raises",),
     "_results": ("ResultStream",),

@@ -41,7 +41,7 @@ class RemoteError(GRPCError):
     def __init__(
         self, status: Status, message: str | None, exception: str = "", traceback: str = ""
     ) -> None:
-        super().__init__(status, message, traceback or None)
+        super().__init__(status, message)
         self.args: tuple[object, ...] = (status, message, exception, traceback)
         self.exception = exception
         self.traceback = traceback
@@ -81,7 +81,10 @@ async def send_error(
     lone: Any = error
     while isinstance(lone, ExceptionGroup) and len(lone.exceptions) == 1:
         lone = lone.exceptions[0]
-    if isinstance(lone, GRPCError):
+    status = Status.UNKNOWN
+    if isinstance(lone, RemoteError):
+        status = lone.status  # Of a call that the method made; where it began is told, too.
+    elif isinstance(lone, GRPCError):
         raise lone
     if isinstance(lone, registered):
         logger.debug("typed.method.raised method=%s error=%r", stream.head.path, lone)
@@ -90,9 +93,7 @@ async def send_error(
     message = f"{type(lone).__name__}: {_text_of(lone)}"[:_LONGEST_MESSAGE]
     data = _told(lone)
     metadata = {} if data is None else {ERROR_KEY: data}
-    await stream.send_trailing_metadata(
-        status=Status.UNKNOWN, status_message=message, metadata=metadata
-    )
+    await stream.send_trailing_metadata(status=status, status_message=message, metadata=metadata)
 
 
 def _text_of(thing: object) -> str:

@@ -165,8 +165,6 @@ class Loans:
             result = loan.thing(*loan.kind.arguments(arguments))
             if hasattr(result, "__await__"):
                 result = await result
-        except GRPCError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: what a function raises is told
             await send_error(call, error, loan.kind.errors)
             return
@@ -182,8 +180,6 @@ class Loans:
                     await call.send_message(loan.kind.write(item))
             finally:
                 await close_iterator(items)
-        except GRPCError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: as above
             await send_error(call, error, loan.kind.errors)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
 
     from ._loans import Loans
 
-__all__ = ["Peer", "current_peer"]
+__all__ = ["Peer"]
 
 
 class Peer:
@@ -40,7 +39,3 @@ class Peer:
             RPCPluginError: It never will.
         """
         raise NotImplementedError
-
-
-current_peer: ContextVar[Peer | None] = ContextVar("current_peer", default=None)
-"""Who made the call that is being handled; None where only one side can call the other."""

@@ -17,7 +17,6 @@ from ._interface import methods_of, names_of
 from ._iterators import close_iterator
 from ._messages import PackedMessages
 from ._methods import CARDINALITIES, loan_kinds
-from ._peer import Peer, current_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.rpc import ServerStream
 
     from ._interface import Method
+    from ._peer import Peer
 
     AnyCall = ServerStream[Any, Any]
 
@@ -121,8 +121,6 @@ class _ServedMethod:
                 result = await self._function(*astuple(arguments))
             else:
                 result = await self._call(call, messages, data, arguments)
-        except GRPCError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
             await self._failed(call, error)
             return
@@ -143,8 +141,6 @@ class _ServedMethod:
                     await call.send_message(messages.result(item))
             finally:
                 await close_iterator(items)
-        except GRPCError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: as above
             await self._failed(call, error)
 
@@ -164,7 +160,7 @@ class _ServedMethod:
             if values[name] is not None:
                 from ._loans import borrowed  # noqa: PLC0415 - few methods take any
 
-                values[name] = borrowed(self._caller(), kind, values[name])
+                values[name] = borrowed(self._caller(call), kind, values[name])
         incoming = self._method.incoming
         if incoming is not None:
             first = data if messages.arguments_have_item else None
@@ -172,8 +168,10 @@ class _ServedMethod:
         positional = [values[name] for name in self._positional]
         return self._function(*positional, **{name: values[name] for name in self._keywords})
 
-    def _caller(self) -> Peer:
-        peer = self._peer or current_peer.get()
+    def _caller(self, call: AnyCall) -> Peer:
+        peer = self._peer
+        if peer is None and call.server.peer is not None:
+            peer = call.server.peer()
         if peer is None:
             from ._loans import no_peer  # noqa: PLC0415 - as above
 
