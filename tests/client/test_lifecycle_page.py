@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,17 @@ import anyio
 import pytest
 
 from pyvider_rpcplugin import PluginExit, ReattachConfig, plugin_client
+from tests.pages import run_shown, shown
 from tests.plugins import echo
 
 pytestmark = pytest.mark.process
 
-PAGE = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
-
-
-def shown(name: str) -> str:
-    [code] = re.findall(rf"<!-- {re.escape(name)} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    return code
+PAGE = "lifecycle.md"
 
 
 async def run(name: str, **names: Any) -> dict[str, Any]:
-    """Run lines that await as the body of a function; give what they have set."""
-    lines = f"async def shown():\n{textwrap.indent(shown(name), '    ')}    return locals()\n"
-    exec(compile(lines, f"docs/lifecycle.md {name}", "exec"), names)
     with anyio.fail_after(10):
-        found: dict[str, Any] = await names["shown"]()
-    return found
+        return await run_shown(PAGE, name, **names)
 
 
 async def test_the_end_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +47,7 @@ async def test_the_end_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
 def test_finding_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "myapp-plugin-a"
     program.touch(mode=0o755)
-    exec(shown("discover.py"), {"folder": tmp_path})
+    exec(shown(PAGE, "discover.py"), {"folder": tmp_path})
     assert capsys.readouterr().out == f"{program}\n"
 
 
@@ -81,7 +71,7 @@ async def test_a_runner(tmp_path: Path) -> None:
     if (await anyio.run_process(namespaces, check=False, stderr=subprocess.DEVNULL)).returncode:
         pytest.skip("this system lets nobody make a file system of their own")
     names: dict[str, Any] = {"command": echo()}
-    exec(compile(shown("namespace.py"), "docs/lifecycle.md", "exec"), names)
+    exec(compile(shown(PAGE, "namespace.py"), "docs/lifecycle.md", "exec"), names)
     with anyio.fail_after(10):
         await names["main"]()
 
