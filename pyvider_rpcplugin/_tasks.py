@@ -408,22 +408,17 @@ class Home:
         self._loop = self._here()
         self._generation = _forks.generation
 
-    @property
-    def is_here(self) -> bool:
-        """Whether this is that loop. Cheap enough to be asked for each call."""
-        try:
-            return self._here() is self._loop and self._generation == _forks.generation
-        except RuntimeError:  # no loop of this kind runs in this thread
-            return False
-
     def check(self, name: str) -> None:
-        """Refuse to be used anywhere else.
+        """Refuse to be used anywhere else. Cheap enough to be asked for each call.
 
         Raises:
             RPCPluginError: This is another loop, another thread, or a process that was forked off.
         """
-        if self.is_here:
-            return
+        try:
+            if self._here() is self._loop and self._generation == _forks.generation:
+                return
+        except RuntimeError:  # no loop of this kind runs in this thread
+            pass
         if self._generation != _forks.generation:
             msg = f"{name} belongs to the process that this one was forked from"
             hint = "Start one of its own in this process, or make it without fork: "

@@ -138,7 +138,8 @@ class BalancedChannel(Channel):
 
     def connection_now(self) -> RPCConnection | None:
         """The connection that is best for a call, if one can begin at once."""
-        self.check_loop()
+        if self._home is not None:
+            self._home.check("the channel")
         best: RPCConnection | None = None
         chosen: Channel | None = None
         for member in self._members:

@@ -283,22 +283,15 @@ class Channel(_Base):
         fields.append(("grpc-encoding", encoding.name))
         return self._encoder.encode((*self.base_fields, (":path", name), *fields))
 
-    def check_loop(self) -> None:
-        """Refuse to be used on another loop than the one that it runs on.
-
-        Raises:
-            RPCPluginError: This is another loop, another thread, or a process that was forked off.
-        """
-        if self._home is not None:
-            self._home.check("the channel")
-
     def connection_now(self) -> RPCConnection | None:
         """The connection if a call can begin on it at once.
 
         Raises:
             RPCPluginError: This is not the event loop that the channel runs on.
         """
-        self.check_loop()
+        home = self._home
+        if home is not None:
+            home.check("the channel")
         connection = self._connection
         if connection is None or self._pending or self._gone is not None:
             return None
