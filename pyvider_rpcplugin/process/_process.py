@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 STDERR_LINES_KEPT = 64
 _CHUNK = 65536
+# Each line costs, and so many octets may be as many lines: between two of these pieces other tasks
+# run, however much the process writes.
+_STDERR_CHUNK = 4096
 
 POLITE_GRACE = 2.0
 TERM_GRACE = 1.0
@@ -481,7 +484,7 @@ class PluginProcess:
 
     async def _relay_stderr(self) -> None:
         try:
-            while data := await _read(self._err, _CHUNK):
+            while data := await _read(self._err, _STDERR_CHUNK):
                 self._hear(data)
             self._take_stderr(self._lines.flush())
         finally:

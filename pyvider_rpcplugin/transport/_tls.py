@@ -41,6 +41,8 @@ _CALLS_UNTIL_YIELD = 100
 
 _GOODBYE_TIMEOUT = 0.25
 _HANDSHAKE_TIMEOUT = 30.0
+_MOST_HANDSHAKES = 64
+_OTHERS_NEED_ITS_PLACE = "too many TLS handshakes at a time"
 _SERVER_NAME = "localhost"
 
 
@@ -525,7 +527,8 @@ class TLSListener(StreamListener):
         self._listener = listener
         self._tls = tls
         self._timeout = handshake_timeout
-        self._handshakes: set[anyio.CancelScope] = set()
+        # Those that are under way, the oldest first, and why each was given up.
+        self._handshakes: dict[anyio.CancelScope, str] = {}
         self._closing = False
 
     @property
@@ -562,16 +565,26 @@ class TLSListener(StreamListener):
     async def _shake_hands(self, stream: ByteStream) -> TLSStream | None:
         reason = f"no TLS handshake within {self._timeout:g} seconds"
         with anyio.move_on_after(self._timeout) as scope:
-            self._handshakes.add(scope)
+            self._handshakes[scope] = reason
+            if len(self._handshakes) > _MOST_HANDSHAKES:
+                self._give_up_oldest()
             try:
                 return await wrap_server(stream, self._tls)
             except (SecurityError, TransportError) as error:
                 reason = error.message
             finally:
-                self._handshakes.discard(scope)
+                given_up = self._handshakes.pop(scope, _OTHERS_NEED_ITS_PLACE)
+        if scope.cancelled_caught:
+            reason = given_up
         if not self._closing:
             logger.warning("refused a connection to %s: %s", self.address, reason)
         return None
+
+    def _give_up_oldest(self) -> None:
+        """Make room: so nobody is kept out by those that connect and do not get through."""
+        oldest = next(iter(self._handshakes))
+        del self._handshakes[oldest]
+        oldest.cancel()
 
     async def aclose(self) -> None:
         """Stop accepting, and give up the handshakes that are under way. Never raises."""
