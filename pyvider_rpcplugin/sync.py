@@ -343,6 +343,7 @@ class _Runtime:
                 scheme=link.scheme,
                 options=rpc_options(launch.settings),
                 on_lost=link.explain_loss,
+                interceptors=() if launch.channel is None else launch.channel.interceptors,
             )
             self.driver = cast("Driver", self._channel)
         except BaseException:

@@ -39,7 +39,7 @@ from ._metadata import Deadline, new_metadata
 from .errors import ConnectionLost, DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from anyio.abc import TaskStatus
     from grpclib.const import Cardinality
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from ._blocking_connection import Socket
     from ._connection import RPCConnection
+    from ._interceptors import Interceptor
     from ._metadata import MetadataLike
     from ._options import RPCOptions
 
@@ -72,6 +73,7 @@ class BlockingChannel(Channel):
         options: Limits and keepalive.
         on_lost: Is awaited, by `run`, when a connection broke, before its calls fail: returns how
             the endpoint's process has ended, if it has.
+        interceptors: Called before each call; they must not wait for anything.
 
     Attributes:
         due: The deadline of the call that has the lock.
@@ -79,6 +81,7 @@ class BlockingChannel(Channel):
     """
 
     message_channel: Any = BlockingMessages
+    deadline_type: type[Deadline] = BlockingDeadline
 
     def __init__(
         self,
@@ -87,8 +90,15 @@ class BlockingChannel(Channel):
         scheme: str = "http",
         options: RPCOptions | None = None,
         on_lost: Callable[[], Awaitable[PluginExit | None]] | None = None,
+        interceptors: Iterable[Interceptor] = (),
     ) -> None:
-        super().__init__(_connect_nowhere, scheme=scheme, options=options, on_lost=on_lost)
+        super().__init__(
+            _connect_nowhere,
+            scheme=scheme,
+            options=options,
+            on_lost=on_lost,
+            interceptors=interceptors,
+        )
         self._open_socket = open_socket
         self._lock = threading.Lock()
         self._holder = 0
@@ -233,7 +243,7 @@ class BlockingChannel(Channel):
             cardinality,
             request_type,
             reply_type,
-            self._due_of(timeout, deadline),
+            self.due_of(timeout, deadline),
             codec,
         )
 
@@ -241,11 +251,12 @@ class BlockingChannel(Channel):
         self, make: Callable[[Channel, Deadline | None], StreamT], timeout: float | None
     ) -> StreamT:
         """Prepare a call in another way: `make` is given the channel and the deadline."""
-        return make(self, self._due_of(timeout, None))
+        return make(self, self.due_of(timeout, None))
 
-    def _due_of(
+    def due_of(
         self, timeout: float | None, deadline: GrpclibDeadline | None
     ) -> BlockingDeadline | None:
+        """By when a call that begins now must be complete; see `request`."""
         if timeout == math.inf and deadline is None:
             return None
         due = blocking_deadline(timeout, deadline)

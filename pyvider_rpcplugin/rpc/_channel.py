@@ -110,6 +110,8 @@ class Channel(_Base):
 
     # What carries the messages of a call: threads wait in another way than tasks.
     message_channel: type[MessageChannel] = MessageChannel
+    # Whose clock its calls go by, likewise.
+    deadline_type: type[Deadline] = Deadline
 
     def __init__(
         self,

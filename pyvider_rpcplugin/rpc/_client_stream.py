@@ -307,7 +307,12 @@ class ClientStream(_Base[SendT, RecvT]):
             from ._interceptors import InterceptedCall, intercept  # noqa: PLC0415 - as they are there
 
             call = InterceptedCall(
-                self._method_name, self._cardinality, self.metadata, self._due, None
+                self._method_name,
+                self._cardinality,
+                self.metadata,
+                self._due,
+                None,
+                channel.deadline_type,
             )
             observers: list[Callable[[CallStatus], object]] = []
             self._observers = observers

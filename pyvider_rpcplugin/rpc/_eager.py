@@ -721,8 +721,10 @@ async def _send_all(
             for request in requests:
                 await messages.send(*stream.encode(request))
         await messages.send(b"", b"", end_stream=True)
-    except GRPCError:
-        logger.debug("rpc.requests.unsent", exc_info=True)  # The call says why.
+    except GRPCError as error:  # It is over, or this request is too large.
+        call = stream.find_call()
+        if call is not None:
+            call.failed(error)
     except Exception:  # boundary: the iterable is the user's
         logger.debug("rpc.requests.failed", exc_info=True)
         call = stream.find_call()

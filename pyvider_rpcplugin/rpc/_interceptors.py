@@ -46,6 +46,7 @@ class InterceptedCall:
     """
 
     __slots__ = (
+        "_deadline_type",
         "client_streaming",
         "deadline",
         "is_client",
@@ -62,6 +63,7 @@ class InterceptedCall:
         metadata: Metadata,
         deadline: Deadline | None,
         peer: PeerBase | None,
+        deadline_type: type[Deadline] = Deadline,
     ) -> None:
         self.method: str = method
         self.is_client: bool = peer is None
@@ -70,10 +72,11 @@ class InterceptedCall:
         self.metadata: Metadata = metadata
         self.deadline: Deadline | None = deadline
         self.peer: PeerBase | None = peer
+        self._deadline_type = deadline_type
 
     def limit(self, timeout: float) -> None:
         """Let the call take no longer than `timeout` seconds from now; a deadline only gets earlier."""
-        deadline = Deadline.from_timeout(timeout)
+        deadline = self._deadline_type.from_timeout(timeout)
         if self.deadline is None or deadline < self.deadline:
             self.deadline = deadline
 

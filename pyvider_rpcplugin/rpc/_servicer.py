@@ -180,6 +180,8 @@ class ServicerMethod:
 
     def _way(self) -> Run:
         function = self._function
+        if not inspect.isroutine(function) and not isinstance(function, partial):
+            function = type(function).__call__  # An object that can be called.
         if inspect.isasyncgenfunction(function):
             return self._run_generator
         if inspect.iscoroutinefunction(function):
@@ -260,8 +262,6 @@ class ServicerMethod:
         self, stream: ServerStream[Any, Any], context: ServicerContext
     ) -> None:
         response = await self._in_thread(stream, context, self._function)
-        if inspect.isawaitable(response):  # A function that makes a coroutine without being one.
-            response = await response
         await self._respond(context, response)
 
     async def _run_generator_in_thread(

@@ -13,12 +13,14 @@ from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin import plugin_client, plugin_server
 from pyvider_rpcplugin.exception import ProtocolError
-from pyvider_rpcplugin.rpc import InterceptedCall
+from pyvider_rpcplugin.rpc import InterceptedCall, Observer
+from pyvider_rpcplugin.sync import plugin_client_sync
 from tests.pages import shown
 from tests.plugins import FOLDER
 from tests.plugins.echo_plugin import Echo
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
+from tests.stubs.generated import EchoStub as ServicerStub
 
 
 class Greeter:
@@ -109,3 +111,36 @@ async def test_what_is_no_interceptor_is_said_at_the_start() -> None:
     server = plugin_server(handler=Echo(), standalone=True, interceptors=wrong)
     with pytest.raises(ProtocolError, match="no interceptor of a server"):
         await server.serve()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("make_stub", [EchoStub, ServicerStub], ids=["grpclib", "grpcio"])
+def test_a_blocking_clients_interceptors_see_its_calls(make_stub: Any) -> None:
+    seen: list[str] = []
+
+    async def note(call: InterceptedCall) -> Observer:
+        seen.append(call.method.rpartition("/")[2])
+        call.limit(5)
+        return lambda status: seen.append(status.status.name)
+
+    command = [sys.executable, str(FOLDER / "echo_plugin.py")]
+    with plugin_client_sync(command, interceptors=[note]) as client:
+        stub = client.stub(make_stub)
+        assert stub.Unary(EchoRequest(text="x")).text == "x"
+        assert len(list(stub.ServerStream(EchoRequest(count=2)))) == 2
+    assert seen == ["Unary", "OK", "ServerStream", "OK"]
+
+
+@pytest.mark.process
+def test_a_blocking_clients_interceptors_must_not_wait() -> None:
+    async def wait(call: InterceptedCall) -> None:
+        await Never()
+
+    class Never:
+        def __await__(self) -> Any:
+            yield
+
+    command = [sys.executable, str(FOLDER / "echo_plugin.py")]
+    with plugin_client_sync(command, interceptors=[wait]) as client:
+        with pytest.raises(RuntimeError, match="only an event loop can wait for"):
+            client.stub(EchoStub).Unary(EchoRequest())

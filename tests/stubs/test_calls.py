@@ -7,6 +7,7 @@ import gc
 import ssl
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,7 +25,7 @@ from pyvider_rpcplugin.rpc._eager import StreamedResponse
 from tests.protos.echo_grpc import EchoStub as GrpclibStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 from tests.protos.echo_pb2_grpc import EchoServicer
-from tests.rpc.support import OK, Linked, linked, message, scripted_server
+from tests.rpc.support import OK, RESPONSE, Linked, linked, message, scripted_server
 
 from .generated import EchoStub, add_EchoServicer_to_server
 from .servicers import Blocking, Servicer
@@ -215,6 +216,8 @@ async def test_a_request_that_is_too_large_is_resource_exhausted() -> None:
         stream = stub.Bidi()
         error = await failure(stream.write(EchoRequest(data=bytes(2000))))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call = stub.ClientStream([EchoRequest(data=bytes(2000))])
+        assert (await failure(call)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_what_cannot_be_serialized_or_deserialized_is_internal() -> None:
@@ -249,6 +252,59 @@ async def test_a_server_that_breaks_off_or_says_too_much_is_internal() -> None:
         await peer.respond(stream_id, message("a") + message("b")[:-1], OK)
         assert (await stream.read()).text == "a"
         assert (await failure(stream.read())).code() is grpc.StatusCode.INTERNAL
+
+
+async def test_a_response_in_an_unknown_encoding_is_internal() -> None:
+    async with scripted_server() as (channel, peer):
+        call = EchoStub(channel).Unary(EchoRequest())
+        stream_id = (await peer.until(RequestReceived)).stream_id
+        headers = [*RESPONSE, ("grpc-encoding", "snappy")]
+        await peer.respond(stream_id, message("a", flag=1), OK, headers)
+        error = await failure(call)
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "snappy" in (error.details() or "")
+
+
+async def test_a_stream_that_is_reset_has_the_status_of_its_code() -> None:
+    async with scripted_server() as (channel, peer):
+        for code, status in ((8, "CANCELLED"), (7, "UNAVAILABLE"), (2, "INTERNAL")):
+            call = EchoStub(channel).Bidi()
+            stream_id = (await peer.until(RequestReceived)).stream_id
+            peer.h2.reset_stream(stream_id, code)
+            await peer.send()
+            assert (await failure(call.read())).code().name == status
+            assert not (await call.initial_metadata())
+            assert await call.debug_error_string()
+
+
+async def test_a_callback_that_fails_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Any) -> None:
+        raise ValueError
+
+    async with connected() as (stub, _):
+        call = stub.Unary(EchoRequest(text="x"))
+        call.add_done_callback(fail)
+        assert (await call).text == "x"
+    assert "rpc.callback.failed" in caplog.text
+
+
+async def test_a_call_shows_how_it_ended() -> None:
+    async with connected() as (stub, _):
+        call = stub.Unary(EchoRequest(text="abort:5:gone"))
+        assert repr(call) == "<UnaryUnaryCall object>"
+        await failure(call)
+        assert "NOT_FOUND" in repr(call)
+        assert "gone" in repr(call)
+        assert repr(stub.Unary) == "<UnaryUnaryMultiCallable /testing.echo.Echo/Unary>"
+
+
+async def test_a_written_request_that_is_not_taken_is_given_up_with_its_task() -> None:
+    async with connected() as (stub, _):
+        call = stub.Bidi()
+        with anyio.move_on_after(0.05):
+            for _ in range(1000):  # Replies come back that nobody reads.
+                await call.write(EchoRequest(text="x" * 100_000))
+        assert call.cancelled()
 
 
 async def test_what_is_not_grpc_is_told_apart() -> None:
@@ -419,6 +475,80 @@ async def test_a_generic_handler_is_asked_for_what_nobody_serves() -> None:
         error = await failure(link.channel.unary_unary("/any/Other")(b""))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert asked == ["/any/Thing", "/any/Other"]
+
+
+async def test_a_generic_handler_that_fails_is_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: Any) -> Any:
+            raise ValueError
+
+    server = Server()
+    server.add_generic_rpc_handlers((Broken(),))
+    async with linked(server=server) as link:
+        error = await failure(link.channel.unary_unary("/any/Thing")(b""))
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "rpc.generic.failed" in caplog.text
+
+
+async def test_objects_and_partial_functions_serve() -> None:
+    class Waiting:
+        async def __call__(self, request: Any, context: Any) -> Any:
+            await anyio.lowlevel.checkpoint()
+            return EchoReply(text=f"waiting {request.text}")
+
+    class Plain:
+        def __call__(self, request: Any, context: Any) -> Any:
+            return EchoReply(text=f"plain {request.text}")
+
+    async def function(word: str, request: Any, context: Any) -> Any:
+        return EchoReply(text=f"{word} {request.text}")
+
+    for behaviour in (Waiting(), Plain(), partial(function, "partial")):
+        method = grpc.unary_unary_rpc_method_handler(
+            behaviour, EchoRequest.FromString, EchoReply.SerializeToString
+        )
+        server = Server()
+        server.add_registered_method_handlers("testing.echo.Echo", {"Unary": method})
+        async with linked(server=server) as link:
+            reply = await EchoStub(link.channel).Unary(EchoRequest(text="x"))
+            assert reply.text in {"waiting x", "plain x", "partial x"}
+
+
+async def test_a_handler_ends_its_call_in_other_ways() -> None:
+    class Ending(EchoServicer):
+        async def Unary(self, request: Any, context: Any) -> Any:
+            if request.text == "cancel":
+                await context.cancel()
+            context.set_trailing_metadata((("x-late", "1"),))
+            assert context.is_active()
+            assert context.add_callback(ended.set)
+            return EchoReply()
+
+        def ServerStream(self, request: Any, context: Any) -> Any:
+            context.cancel()
+            yield EchoReply()
+
+    ended = threading.Event()
+    async with connected(Ending()) as (stub, _):
+        await stub.Unary(EchoRequest())
+        assert await anyio.to_thread.run_sync(ended.wait, 5)
+        error = await failure(stub.Unary(EchoRequest(text="cancel")))
+        assert error.code() is grpc.StatusCode.CANCELLED
+        error = await failure(stub.ServerStream(EchoRequest()).read())
+        assert error.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_trailing_metadata_that_cannot_be_sent_is_told_to_who_sets_it() -> None:
+    class Wrong(EchoServicer):
+        async def Unary(self, request: Any, context: Any) -> Any:
+            context.set_trailing_metadata((("Bad Key", "x"),))
+
+    async with connected(Wrong()) as (stub, _):
+        error = await failure(stub.Unary(EchoRequest()))
+        assert error.code() is grpc.StatusCode.UNKNOWN
+        assert "Bad Key" in (error.details() or "")
 
 
 def test_a_method_is_served_once() -> None:
