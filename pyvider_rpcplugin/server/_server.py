@@ -505,7 +505,8 @@ class RPCPluginServer:
         self, rpc: Server, settings: Settings, session: Session[str], printed: CapturedOutput
     ) -> None:
         if settings.health_service_enabled:
-            rpc.add_service(self._health, vital=True)
+            rpc.add_service(self._health)
+            rpc.admission.vital.add(self._health.check_method)
         if settings.reflection_enabled:
             reflection = ReflectionService(lambda: rpc.services)
             rpc.add_service(reflection)

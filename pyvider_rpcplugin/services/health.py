@@ -37,7 +37,13 @@ _PREFIX = "/grpc.health.v1.Health/"
 
 
 class HealthService:
-    """Answers Check, List and Watch for as long as the plugin serves, and while it drains."""
+    """Answers Check, List and Watch for as long as the plugin serves, and while it drains.
+
+    Attributes:
+        check_method: The path of what is over at once, however many ask.
+    """
+
+    check_method: str = _PREFIX + "Check"
 
     def __init__(self) -> None:
         self._served: tuple[str, ...] = ()
@@ -80,7 +86,7 @@ class HealthService:
     def __mapping__(self) -> dict[str, Handler]:
         """Name the methods, as a generated grpclib class does."""
         return {
-            _PREFIX + "Check": Handler(
+            self.check_method: Handler(
                 self._check, Cardinality.UNARY_UNARY, HealthCheckRequest, HealthCheckResponse
             ),
             _PREFIX + "List": Handler(

@@ -9,11 +9,14 @@ import pytest
 from anyio import lowlevel
 
 from pyvider_rpcplugin.exception import TransportError
-from pyvider_rpcplugin.rpc import Channel, RPCOptions, open_channel
+from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, open_channel
 from pyvider_rpcplugin.rpc._admission import _MOST_FAREWELLS
 from pyvider_rpcplugin.transport import transport_for
+from pyvider_rpcplugin.transport.memory import MemoryStream
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
+from tests.rpc.support import Echo
+from tests.rpc.test_connection import virtual_time
 
 from .support import field, until_calmed, warnings_in
 
@@ -59,6 +62,26 @@ async def test_who_is_one_too_many_is_told_so(link: str, caplog: pytest.LogCaptu
             async with open_channel(Channel(transport.connect)) as another:
                 await EchoStub(another).Unary(EchoRequest())
     assert "limit=4" in warnings_in(caplog)[0]
+
+
+@virtual_time
+@pytest.mark.parametrize("words", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+async def test_who_never_speaks_or_drop_by_drop_is_dropped_when_its_time_is_over(
+    words: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server([Echo()], options=RPCOptions(settings_timeout=30))
+    ours, theirs = MemoryStream.pair()
+    async with anyio.create_task_group() as tasks, theirs:
+        began = anyio.current_time()
+        tasks.start_soon(server.serve_stream, ours)
+        for octet in words:
+            await anyio.sleep(1)
+            await theirs.send(bytes([octet]))
+        with pytest.raises(anyio.EndOfStream):
+            while True:
+                await theirs.receive()
+        assert anyio.current_time() - began == pytest.approx(30, abs=1.5)
+    assert "rpc.connection.silent" in warnings_in(caplog)[0]
 
 
 async def test_place_that_is_left_is_given_to_the_next() -> None:

@@ -54,7 +54,7 @@ async def test_flood_of_log_lines_holds_up_neither_calls_nor_the_end(line: bytes
     with anyio.fail_after(25):
         async with quiet, loud:
             for client in (quiet, loud) * 10:
-                reply = await EchoStub(client.grpc_channel).Unary(EchoRequest(text="x"))
+                reply = await client.stub(EchoStub).Unary(EchoRequest(text="x"))
                 assert reply.text == "x"
     assert loud.exit is not None
     assert len(loud.exit.stderr_tail) <= 64
