@@ -210,6 +210,41 @@ class SyncPluginClient:
         """
         return make_blocking(stub_class(SyncChannel(self._current)), self._current)
 
+    def proxy(
+        self,
+        interface: Callable[..., object],
+        *,
+        service_name: str | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
+    ) -> Any:
+        """Make an object with the methods of an interface, each of which is a call of this plugin.
+
+        They are plain functions here: what is an async iterator in the interface, as an argument or
+        as a result, is an iterator. It may be made before the start, and it stays good when the
+        client is started again.
+
+        Args:
+            interface: The class that the plugin serves, or a typing.Protocol with its methods.
+            service_name: The service's name; by default the interface's.
+            timeout: Seconds that each of its calls may take.
+            metadata: What is sent along with each.
+
+        Raises:
+            ProtocolError: A method of the interface cannot be called from elsewhere.
+        """
+        from pyvider_rpcplugin.protocol.typed._blocking import (  # noqa: PLC0415 - not for stubs
+            make_blocking_proxy,
+        )
+
+        return make_blocking_proxy(
+            interface,
+            self._current,
+            service_name=service_name,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
     def ping(self, timeout: float | None = None) -> None:
         """Ask the plugin's health service whether it serves.
 
@@ -345,6 +380,8 @@ class _Runtime:
                 on_lost=link.explain_loss,
                 interceptors=() if launch.channel is None else launch.channel.interceptors,
             )
+            if launch.channel is not None:
+                self._channel.interceptors = launch.channel.interceptors
             self.driver = cast("Driver", self._channel)
         except BaseException:
             await client.stop()

@@ -196,7 +196,7 @@ def proxy_class(interface: type) -> type[ProxyBase]:
     methods = methods_of(interface)
     members: dict[str, Any] = {"__slots__": (), "__doc__": interface.__doc__}
     for name, method in methods.items():
-        members[name] = _function_for(method)
+        members[name] = function_for(method)
     return type(f"{interface.__name__}Proxy", (ProxyBase,), members)
 
 
@@ -269,9 +269,10 @@ class CalledMethod:
 
     def feeder(self, call: AnyCall, items: AsyncIterable[Any]) -> Feeder:
         """What sends the argument that is streamed."""
-        return Feeder(call, items, self._write_item)
+        return Feeder(call, items, self.write_item)
 
-    def _write_item(self, item: Any) -> bytes:
+    def write_item(self, item: Any) -> bytes:
+        """Write one of what is streamed."""
         try:
             return encode(item)
         except CANNOT_ENCODE as error:
@@ -312,13 +313,18 @@ class Arguments:
             self._loans.pop().end()
 
 
-def _function_for(method: Method) -> Callable[..., Any]:
+def function_for(method: Method) -> Callable[..., Any]:
     """Make the function that stands for a method in a proxy's class."""
     called = CalledMethod(method)
     if method.streams:
         function = _awaited_stream(called) if method.is_awaited else _stream(called)
     else:
         function = _plain(called) if called.is_plain else _unary(called)
+    return named_after(function, method)
+
+
+def named_after(function: Callable[..., Any], method: Method) -> Callable[..., Any]:
+    """Let a function look like the method that it stands for."""
     function.__name__ = method.name
     function.__qualname__ = method.where.removesuffix("()")
     function.__doc__ = method.doc
