@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import shown
+
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"
 README = (ROOT / "README.md").read_text()
@@ -16,8 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("name", ["greeter_plugin.py", "host.py"])
 def test_the_readme_shows_the_example_as_it_is(name):
-    [shown] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
-    assert shown == (QUICKSTART / name).read_text()
+    assert shown("README.md", name) == (QUICKSTART / name).read_text()
 
 
 def test_the_readme_opens_with_two_commands_of_one_line():

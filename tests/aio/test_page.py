@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.aio.test_frameworks import get, live
+from tests.pages import shown
 
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 GREETER = ROOT / "examples" / "protobuf"
-PAGE = (ROOT / "docs" / "asyncio.md").read_text()
-
-
-def shown(name: str) -> str:
-    [program] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    return program
 
 
 def test_the_lifespan(monkeypatch):
@@ -33,7 +27,7 @@ def test_the_lifespan(monkeypatch):
         "PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
     names: dict[str, object] = {}
-    exec(shown("lifespan"), names)
+    exec(shown("asyncio.md", "lifespan"), names)
 
     async def requests(application):
         assert await get(application, "/hello/Ada") == ["Hello, Ada!"]
@@ -44,7 +38,7 @@ def test_the_lifespan(monkeypatch):
 def test_the_fixture(tmp_path):
     pytest.importorskip("pytest_asyncio")
     file = tmp_path / "test_shown.py"
-    file.write_text(shown("fixture"))
+    file.write_text(shown("asyncio.md", "fixture"))
     words = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_asyncio.plugin", "-W", "error"]
     words += ["-o", "asyncio_default_fixture_loop_scope=function"]
     words += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(file)]
@@ -64,7 +58,7 @@ def test_the_fixture(tmp_path):
 
 def test_the_loop_that_is_run_by_hand():
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", shown("by hand")],
+        [sys.executable, "-W", "error", "-c", shown("asyncio.md", "by hand")],
         cwd=GREETER,
         capture_output=True,
         text=True,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.pages import shown
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "broker"
-PAGE = (ROOT / "docs" / "broker.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["survey_plugin.py", "host.py"])
 def test_the_page_shows_the_example_as_it_is(name: str) -> None:
-    [shown] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert shown == (EXAMPLE / name).read_text()
+    assert shown("broker.md", name) == (EXAMPLE / name).read_text()
 
 
 @pytest.mark.process

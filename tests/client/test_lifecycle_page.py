@@ -20,11 +20,6 @@ pytestmark = pytest.mark.process
 PAGE = "lifecycle.md"
 
 
-async def run(name: str, **names: Any) -> dict[str, Any]:
-    with anyio.fail_after(10):
-        return await run_shown(PAGE, name, **names)
-
-
 async def test_the_end_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     clients: list[Any] = []
 
@@ -39,7 +34,7 @@ async def test_the_end_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
 
     async with anyio.create_task_group() as tg:
         tg.start_soon(kill)
-        found = await run("ends.py", plugin_client=start, command=echo())
+        found = await run_shown(PAGE, "ends.py", plugin_client=start, command=echo())
     assert found["exit"] == PluginExit(-9)
     assert set(capsys.readouterr().out.splitlines()) == {"plugin was killed by SIGKILL", "-9 ()"}
 
@@ -56,10 +51,10 @@ async def test_leaving_a_plugin_running_and_attaching_to_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"plugin_client": plugin_client, "Path": Path}
-    record: ReattachConfig = (await run("detach.py", command=echo(), **names))["record"]
+    record: ReattachConfig = (await run_shown(PAGE, "detach.py", command=echo(), **names))["record"]
     try:
         assert Path("plugin.json").stat().st_mode & 0o777 == 0o600  # noqa: ASYNC240
-        found = await run("reattach.py", **names)
+        found = await run_shown(PAGE, "reattach.py", **names)
         assert found["client"].exit == PluginExit(0)
     except BaseException:
         os.kill(record.pid, signal.SIGKILL)
@@ -82,4 +77,4 @@ async def test_waiting_for_a_debugger(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "def listen(address): return address\ndef wait_for_client(): pass\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    await run("debugging.py", plugin_client=plugin_client, command=echo())
+    await run_shown(PAGE, "debugging.py", plugin_client=plugin_client, command=echo())

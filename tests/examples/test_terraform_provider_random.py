@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from tests.pages import shown
+
 from .conftest import ROOT, Run
 
 EXAMPLE = "terraform_provider_random"
@@ -26,6 +28,4 @@ def test_the_provider_names_a_pet(run_on: Run, loop: str) -> None:
 
 
 def test_the_page_shows_the_host_as_it_is() -> None:
-    page = (ROOT / "docs" / "go.md").read_text()
-    [shown] = re.findall(r"<!-- host.py -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert shown == HOST.read_text()
+    assert shown("go.md", "host.py") == HOST.read_text()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
+
+from tests.pages import shown
 
 from .conftest import ROOT, Run
 
@@ -28,6 +28,4 @@ def test_tflint_tells_what_the_rule_found(run_on: Run, loop: str) -> None:
 
 
 def test_the_page_shows_the_check_as_it_is() -> None:
-    page = (ROOT / "docs" / "go.md").read_text()
-    [shown] = re.findall(r"<!-- ruleset.py -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert shown in (ROOT / "examples" / EXAMPLE / "ruleset.py").read_text()
+    assert shown("go.md", "ruleset.py") in (ROOT / "examples" / EXAMPLE / "ruleset.py").read_text()

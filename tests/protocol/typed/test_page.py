@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[3] / "docs" / "typed.md").read_text()
-PROGRAMS = dict(re.findall(r"<!-- (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+from tests.pages import shown
+
+PAGE = "typed.md"
 
 pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize(
-    ("host", "printed"),
-    [("shop_host.py", ["only 3: 30"]), ("backup_host.py", ["1: a", "2: b", "24"])],
+    ("plugin", "host", "printed"),
+    [
+        ("shop_plugin.py", "shop_host.py", ["only 3: 30"]),
+        ("backup_plugin.py", "backup_host.py", ["1: a", "2: b", "24"]),
+    ],
 )
-def test_the_programs_say_what_happened(host: str, printed: list[str], tmp_path: Path) -> None:
-    for name, code in PROGRAMS.items():
-        (tmp_path / name).write_text(code)
+def test_the_programs_say_what_happened(
+    plugin: str, host: str, printed: list[str], tmp_path: Path
+) -> None:
+    for name in (plugin, host):
+        (tmp_path / name).write_text(shown(PAGE, name))
     done = subprocess.run(
         [sys.executable, "-W", "error", host],
         cwd=tmp_path,
