@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?P<name>[^>\n]+) -->\n)?^ *```python\n(?P<code>.*?)^ *```",
+    r"(?:^ *<!-- (?P<name>[^>\n]+) -->\n)?^(?P<indent> *)```python\n(?P<code>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -20,7 +20,10 @@ _BLOCK = re.compile(
 def blocks(page: Path) -> list[tuple[str | None, str]]:
     """All blocks of Python on a page: name and code."""
     found = _BLOCK.finditer(page.read_text())
-    return [(match["name"], textwrap.dedent(match["code"])) for match in found]
+    return [
+        (match["name"], re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE))
+        for match in found
+    ]
 
 
 def shown(page: str, name: str) -> str:
