@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "GRPC_VERBOSITY": "NONE"}
-GROUPS = {"aio": "async", "reader-writer": "async", "blocking": "blocking"}
+GROUPS = {
+    "aio": "async",
+    "reader-writer": "async",
+    "blocking": "blocking",
+    "intercepted": "intercepted",
+}
 
 Said = dict[str, list[str]]
 

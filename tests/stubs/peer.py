@@ -22,7 +22,7 @@ from tests.interop.peers.commands import say
 
 from .generated import EchoStub, add_EchoServicer_to_server
 from .said import run_all
-from .servicers import SERVICERS
+from .servicers import INTERCEPTORS, SERVICERS
 
 
 async def until_stdin_ends() -> None:
@@ -33,7 +33,8 @@ async def until_stdin_ends() -> None:
 async def serve_theirs(address: str) -> None:
     servers = []
     for name, kind in SERVICERS.items():
-        server = grpc.aio.server(ThreadPoolExecutor(8))
+        interceptors = INTERCEPTORS.get(name, list)()
+        server = grpc.aio.server(ThreadPoolExecutor(8), interceptors=interceptors)
         add_EchoServicer_to_server(kind(), server)
         server.add_insecure_port(f"unix:{address}-{name}")
         await server.start()
@@ -46,14 +47,16 @@ async def serve_theirs(address: str) -> None:
 async def serve_ours(address: str) -> None:
     async with anyio.create_task_group() as tasks:
         for name, kind in SERVICERS.items():
-            await tasks.start(serve_one, f"{address}-{name}", kind())
+            interceptors = INTERCEPTORS.get(name, list)()
+            await tasks.start(serve_one, f"{address}-{name}", kind(), interceptors)
         await until_stdin_ends()
         tasks.cancel_scope.cancel()
 
 
-async def serve_one(path: str, servicer: Any, *, task_status: Any) -> None:
+async def serve_one(path: str, servicer: Any, interceptors: list[Any], *, task_status: Any) -> None:
     server = Server()
     add_EchoServicer_to_server(servicer, server)
+    server.intercept(interceptors)
     async with UnixSocketTransport(path).listen() as listener:
         await server.serve(listener, task_status=task_status)
 

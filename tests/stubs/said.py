@@ -7,9 +7,13 @@ from typing import Any
 
 import anyio
 
-from .script import BEHAVIOURS, BLOCKING, Behaviour
+from .script import BEHAVIOURS, BLOCKING, INTERCEPTED, Behaviour
 
-GROUPS: dict[str, dict[str, Behaviour]] = {"async": BEHAVIOURS, "blocking": BLOCKING}
+GROUPS: dict[str, dict[str, Behaviour]] = {
+    "async": BEHAVIOURS,
+    "blocking": BLOCKING,
+    "intercepted": INTERCEPTED,
+}
 
 
 async def run_one(behaviour: Behaviour, stub: Any) -> list[str]:

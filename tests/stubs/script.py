@@ -22,6 +22,7 @@ from .servicers import show
 Behaviour = Callable[[Any, Callable[..., None]], Awaitable[None]]
 BEHAVIOURS: dict[str, Behaviour] = {}
 BLOCKING: dict[str, Behaviour] = {}
+INTERCEPTED: dict[str, Behaviour] = {}
 
 _numbers = itertools.count()
 
@@ -41,6 +42,12 @@ def both(function: Behaviour) -> Behaviour:
 def blocking(function: Behaviour) -> Behaviour:
     """For a servicer whose methods are plain functions."""
     BLOCKING[function.__name__] = function
+    return function
+
+
+def intercepted(function: Behaviour) -> Behaviour:
+    """For a servicer that has interceptors before it."""
+    INTERCEPTED[function.__name__] = function
     return function
 
 
@@ -713,3 +720,44 @@ async def who_calls(stub: Any, say: Any) -> None:
 async def plain_functions_run_in_threads(stub: Any, say: Any) -> None:
     say(await outcome(stub.Unary(ask("thread"))))
     say(await collect(stub.Bidi([ask("thread")])))
+
+
+# --- interceptors of the server -------------------------------------------------------------------
+
+
+def tell(word: str) -> dict[str, Any]:
+    return {"metadata": (("x-text", word),)}
+
+
+@intercepted
+async def calls_are_passed_on(stub: Any, say: Any) -> None:
+    say(await outcome(stub.Unary(ask("hello"))))
+    say(await collect(stub.ServerStream(ask("last", count=2))))
+    say(await outcome(stub.ClientStream([ask("a"), ask("b")])))
+    say(await collect(stub.Bidi([ask("a"), ask("b")])))
+
+
+@intercepted
+async def calls_are_refused(stub: Any, say: Any) -> None:
+    say(await outcome(stub.Unary(ask("hello"), **tell("refuse"))))
+    say(await collect(stub.ServerStream(ask("hello", count=2), **tell("refuse"))))
+
+
+@intercepted
+async def calls_have_no_handler(stub: Any, say: Any) -> None:
+    say(await outcome(stub.Unary(ask("hello"), **tell("nobody"))))
+    say(await collect(stub.ServerStream(ask(count=2), **tell("nobody"))))
+
+
+@intercepted
+async def an_interceptor_fails(stub: Any, say: Any) -> None:
+    say(await outcome(stub.Unary(ask("hello"), **tell("fail"))))
+
+
+@intercepted
+async def handlers_are_wrapped(stub: Any, say: Any) -> None:
+    call = stub.Unary(ask("hello"), **tell("wrap"))
+    say(await outcome(call), show(await call.trailing_metadata()))
+    say(await outcome(stub.Unary(ask("abort:5:inside"), **tell("wrap"))))
+    say(await outcome(stub.Unary(ask("fail:inside"), **tell("wrap"))))
+    say(await collect(stub.ServerStream(ask("last", count=2), **tell("wrap"))))

@@ -315,4 +315,64 @@ class Blocking:
             yield EchoReply(text=self._obey(request, context), index=index)
 
 
-SERVICERS = {"aio": Servicer, "reader-writer": ReaderWriter, "blocking": Blocking}
+class Passing(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Sees calls, and counts those that it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        self.seen += 1
+        return await continuation(details)
+
+
+class Deciding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Does with a call what its metadata says."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        match dict(details.invocation_metadata).get("x-text"):
+            case "fail":
+                raise ValueError("in the interceptor")
+            case "nobody":
+                return None
+            case "refuse":
+                return grpc.unary_unary_rpc_method_handler(self._refuse)
+            case "wrap":
+                return await self._wrapped(await continuation(details))
+        return await continuation(details)
+
+    @staticmethod
+    async def _refuse(request: Any, context: Any) -> None:
+        trailing = (("x-why", "because"),)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "refused", trailing)
+
+    @staticmethod
+    async def _wrapped(handler: Any) -> Any:
+        serializers = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+
+            async def stream(request: Any, context: Any) -> Any:
+                async for reply in handler.unary_stream(request, context):
+                    yield EchoReply(text=f"wrapped {reply.text}", index=reply.index)
+
+            return grpc.unary_stream_rpc_method_handler(stream, *serializers)
+
+        async def unary(request: Any, context: Any) -> Any:
+            context.set_trailing_metadata((("x-wrapped", "yes"),))
+            reply = await handler.unary_unary(request, context)
+            return EchoReply(text=f"wrapped {reply.text}")
+
+        return grpc.unary_unary_rpc_method_handler(unary, *serializers)
+
+
+class Intercepted(Servicer):
+    """With interceptors before it."""
+
+
+INTERCEPTORS = {"intercepted": lambda: [Passing(), Deciding(), Passing()]}
+SERVICERS = {
+    "aio": Servicer,
+    "reader-writer": ReaderWriter,
+    "blocking": Blocking,
+    "intercepted": Intercepted,
+}

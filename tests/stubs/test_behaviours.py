@@ -12,7 +12,7 @@ from tests.interop.ours import channel_to
 from .conftest import Said
 from .generated import EchoStub
 from .said import GROUPS, run_one
-from .script import BEHAVIOURS, BLOCKING
+from .script import BEHAVIOURS, BLOCKING, INTERCEPTED
 
 pytestmark = pytest.mark.interop
 
@@ -55,6 +55,13 @@ def test_our_server_runs_plain_functions_in_threads_alike(
     name: str, reference: SaidBy, with_our_server: SaidBy
 ) -> None:
     assert with_our_server("blocking")[name] == reference("blocking")[name]
+
+
+@pytest.mark.parametrize("name", INTERCEPTED)
+def test_our_server_takes_grpcios_interceptors(
+    name: str, reference: SaidBy, with_our_server: SaidBy
+) -> None:
+    assert with_our_server("intercepted")[name] == reference("intercepted")[name]
 
 
 def test_there_are_enough_behaviours() -> None:
