@@ -106,6 +106,20 @@ def aio() -> Any:
     return sys.modules.get("grpc.aio") or _Ours
 
 
+_introduced: set[type] = set()
+
+
+def introduce(*kinds: type) -> None:
+    """Let `isinstance` take our classes for grpcio's abstract ones of the same names."""
+    grpcio = sys.modules.get("grpc.aio")
+    if grpcio is None:
+        return
+    for kind in kinds:
+        if kind not in _introduced:
+            _introduced.add(kind)
+            getattr(grpcio, kind.__name__).register(kind)
+
+
 _codes: dict[Status, Any] = {}
 
 

@@ -15,7 +15,7 @@ from ._eager import (
     UnaryStreamCall,
     UnaryUnaryCall,
 )
-from ._grpcio import FunctionCodec, encoding_of, plain_metadata, refuse_credentials
+from ._grpcio import FunctionCodec, encoding_of, introduce, plain_metadata, refuse_credentials
 from ._metadata import new_metadata
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class MultiCallable:
     """
 
     _cardinality: Cardinality
+    _call_type: type[Any]
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class MultiCallable:
         self._channel = channel
         self._method = method.decode() if isinstance(method, bytes) else method
         self._codec = FunctionCodec(serialize, deserialize)
+        introduce(type(self), self._call_type)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._method}>"

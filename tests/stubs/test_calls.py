@@ -288,6 +288,21 @@ async def test_a_callback_that_fails_harms_nothing(caplog: pytest.LogCaptureFixt
     assert "rpc.callback.failed" in caplog.text
 
 
+async def test_calls_are_of_grpcios_kinds() -> None:
+    async with connected() as (stub, _):
+        for method, kind in (
+            (stub.Unary, "UnaryUnary"),
+            (stub.ServerStream, "UnaryStream"),
+            (stub.ClientStream, "StreamUnary"),
+            (stub.Bidi, "StreamStream"),
+        ):
+            assert isinstance(method, getattr(grpc.aio, f"{kind}MultiCallable"))
+            call = method([]) if kind.startswith("Stream") else method(EchoRequest())
+            assert isinstance(call, getattr(grpc.aio, f"{kind}Call"))
+            assert isinstance(call, grpc.aio.Call)
+            assert await call.code() is grpc.StatusCode.OK
+
+
 async def test_a_call_shows_how_it_ended() -> None:
     async with connected() as (stub, _):
         call = stub.Unary(EchoRequest(text="abort:5:gone"))
