@@ -180,6 +180,7 @@ def fuzz(session: nox.Session) -> None:
     """Try what parses the other side's bytes on inputs by chance; see `-- --help`."""
     session.install("-e", ".[test]", "atheris >= 3")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+    session.run("python", "-m", "tests.fuzz", "--machines", "500")
 
 
 @nox.session(python=OLDEST)

@@ -26,8 +26,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="targets that run at a time")
     parser.add_argument("--seed", type=int, default=0, help="0: by chance")
     parser.add_argument("--corpus", type=Path, help="a folder that is kept, for the next run")
+    parser.add_argument("--machines", type=int, metavar="N", help="run each state machine N times")
     parser.add_argument("--single", action="store_true", help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args()
+    if options.machines:
+        return _run_machines(options.machines)
     if options.single:
         _fuzz(options.targets[0], rest)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
@@ -64,6 +67,16 @@ def _run_all(options: argparse.Namespace, corpus: Path) -> int:
                 print("\n".join(report.splitlines()[-30:]), flush=True)
     print(f"{total} inputs in all, {len(failed)} targets failed", flush=True)
     return 1 if failed else 0
+
+
+def _run_machines(examples: int) -> int:
+    from tests.fuzz.machines import MACHINES, run
+
+    for name in MACHINES:
+        began = time.monotonic()
+        run(name, examples, by_chance=True)
+        print(f"{name:14}{examples:10}{time.monotonic() - began:9.0f}  ok", flush=True)
+    return 0
 
 
 def _run_one(name: str, runs: int, seed: int, corpus: Path) -> tuple[str, int]:

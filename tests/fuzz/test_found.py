@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.fuzz.machines import run
 from tests.fuzz.names import SHARES
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
@@ -31,6 +32,11 @@ def test_each_target_has_its_share_and_its_seeds() -> None:
 @pytest.mark.parametrize(("name", "octets"), FOUND)
 def test_what_was_found_is_found_no_more(name: str, octets: bytes) -> None:
     TARGETS[name](octets)
+
+
+@pytest.mark.parametrize("name", ["yamux", "broker", "handshake", "logs"])
+def test_state_machines_hold(name: str) -> None:
+    run(name, 30, by_chance=False)
 
 
 @pytest.mark.parametrize("name", TARGETS)
