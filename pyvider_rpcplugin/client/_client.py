@@ -529,7 +529,9 @@ class RPCPluginClient:
             drain_timeout: Seconds that the old one's calls may take; None: as long as they do.
 
         Raises:
-            RPCPluginError: The new one could not be started, or is not healthy: the old one goes on.
+            RPCPluginError: The new one could not be started, or is not healthy: the old one goes on,
+                and so does the old command, unless one of a pool has been replaced by then.
+            GRPCError: The new one could not be asked whether it is.
             ConfigError: The plugin is not kept running.
 
         Cancellation:
@@ -539,10 +541,16 @@ class RPCPluginClient:
         if supervisor is None or isinstance(supervisor, Launch):
             msg = "only a running client with restart=, lazy=, idle_timeout= or pool= can reload"
             raise ConfigError(msg, phase="launch")
-        if command is not None:
-            self.command = command
-            supervisor.new_launch = self._launcher()
-        await supervisor.reload(drain_timeout)
+        before, new_launch = self.command, None
+        try:
+            if command is not None:
+                self.command = command
+                new_launch = self._launcher()
+            await supervisor.reload(drain_timeout, new_launch)
+        except Exception:
+            if supervisor.new_launch is not new_launch:
+                self.command = before
+            raise
 
     def _new_launch(self) -> Launch | Supervisor:
         if self._exited.is_set():

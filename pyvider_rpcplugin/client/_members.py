@@ -1,4 +1,4 @@
-"""The plugins of a supervised client, and their successors."""
+"""The plugins of a supervised client, the places that they fill, and their successors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Member:
 
     Attributes:
         complaint: What its health service said last that was bad.
-        replacing: Set once it is to be replaced, by `replacement`.
+        refused: How often it was to be replaced for what it had become, and its successor did not
+            work.
     """
 
     def __init__(self, launch: Launch, session: Session[None]) -> None:
@@ -41,14 +42,39 @@ class Member:
         self.channel: Channel = launch.channel
         self.began = anyio.current_time()
         self.complaint = ""
-        self.replacing = anyio.Event()
+        self.refused = 0
+
+
+class Place:
+    """What one plugin fills, over all its restarts.
+
+    Attributes:
+        member: The plugin that is there now; None while one is being started, or waited for.
+        replacement: That a new one is wanted, and who waits for it.
+        asked: Set as long as there is one.
+        idle: Set when the plugin is to be stopped because there are no calls.
+        trial: Whether there is to be no other attempt if the first start fails.
+    """
+
+    def __init__(
+        self, member: Member | None = None, replacement: Replacement | None = None
+    ) -> None:
+        self.member = member
         self.replacement: Replacement | None = None
+        self.asked = anyio.Event()
+        self.idle = anyio.Event()
+        self.trial = replacement is not None
+        if replacement is not None:
+            self.replace(replacement)
 
     def replace(self, replacement: Replacement) -> None:
+        """Ask for a new plugin."""
         self.replacement = replacement
-        self.replacing.set()
+        self.asked.set()
 
-    def keep(self) -> None:
-        """Go on with this one after all."""
-        self.replacing = anyio.Event()
-        self.replacement = None
+    def settle(self, error: Exception | None = None) -> None:
+        """Say that the new plugin is there, or why there is none. Without one asked for: nothing."""
+        if self.replacement is not None:
+            replacement, self.replacement = self.replacement, None
+            self.asked = anyio.Event()
+            replacement.settle(error)

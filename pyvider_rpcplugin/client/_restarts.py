@@ -32,17 +32,21 @@ class Restarts:
     def next_pause(self, now: float) -> float | None:
         """Count one restart, and return how long to wait before it; None: there were too many."""
         policy = self._policy
-        while self._times and self._times[0] <= now - policy.window:
-            self._times.popleft()
-        before = len(self._times)
-        if before >= self._most:
+        if self.exhausted(now):
             return None
+        before = len(self._times)
         self._times.append(now)
         try:
             pause = policy.initial_backoff * policy.multiplier ** (before // self._share)
         except OverflowError:
             pause = policy.max_backoff
         return min(pause, policy.max_backoff) * (1 + policy.jitter * (2 * self._random() - 1))
+
+    def exhausted(self, now: float) -> bool:
+        """Whether there may be no other restart for now."""
+        while self._times and self._times[0] <= now - self._policy.window:
+            self._times.popleft()
+        return len(self._times) >= self._most
 
     def forget(self) -> None:
         """Begin anew."""

@@ -20,7 +20,7 @@ from pyvider_rpcplugin.rpc import ConnectionLost
 from pyvider_rpcplugin.rpc._balanced import BalancedChannel
 from pyvider_rpcplugin.services import rpc_options
 
-from ._members import Member, Replacement
+from ._members import Member, Place, Replacement
 from ._restarts import Restarts
 from ._watch import HEALTH_TIMEOUT, check_serving, watch_over
 from .supervision import PluginEvent
@@ -75,7 +75,6 @@ class Supervisor:
         self.settings = settings
         self.exited = exited
         self.over = anyio.Event()
-        self.exit: PluginExit | None = None
         self._plan = plan
         self.new_launch = new_launch
         self._hub = hub
@@ -88,10 +87,13 @@ class Supervisor:
         self._told = anyio.Event()
         self._tasks: TaskGroup  # of what was started
         self._place_tasks: TaskGroup
-        self._places = 0
+        self._places: list[Place] = []
         self._serving: list[Member] = []
         self._spares: list[Member] = []
         self._members: set[Member] = set()
+        self._starting: set[Launch] = set()
+        self._last_exit: PluginExit | None = None
+        self._reloading = anyio.Lock()
         self._stopping = False
         self._gave_up = False
         self._restarts = (
@@ -106,6 +108,11 @@ class Supervisor:
     def launches(self) -> tuple[Launch, ...]:
         """Those whose plugins take calls now, the latest first."""
         return tuple(member.launch for member in reversed(self._serving))
+
+    @property
+    def exit(self) -> PluginExit | None:
+        """How the latest plugin that has ended did; None while one runs."""
+        return None if self._serving and not self._stopping else self._last_exit
 
     @property
     def broker(self) -> Broker | None:
@@ -129,8 +136,8 @@ class Supervisor:
 
     def abandon(self) -> None:
         """End the processes without an event loop: theirs was closed under them."""
-        for member in self._members:
-            member.launch.abandon()
+        for launch in (*self._starting, *(member.launch for member in self._members)):
+            launch.abandon()
 
     # The session.
 
@@ -144,14 +151,16 @@ class Supervisor:
                     await tg.start(self._tell)
                     async with anyio.create_task_group() as places:
                         self._place_tasks = places
-                        if not self._plan.lazy:
-                            await self._start_all()
-                        session.started(None)
-                        await session.stop_requested.wait()
-                        # First, nobody looks after the plugins any more: they are to end.
-                        self._stopping = True
-                        self.channel.close()
-                        places.cancel_scope.cancel()
+                        try:
+                            if not self._plan.lazy:
+                                await self._start_all()
+                            session.started(None)
+                            await session.stop_requested.wait()
+                        finally:
+                            # First, nobody looks after the plugins any more: they are to end.
+                            self._stopping = True
+                            self.channel.close()
+                            places.cancel_scope.cancel()
                     await self._end_all()
                     self._hub.end()
                     with anyio.move_on_after(_TELLING_TIMEOUT):
@@ -191,86 +200,148 @@ class Supervisor:
 
     async def _start_place(self) -> None:
         member = await self._start()
+        self._new_place(Place(member))
         self._admit(member)
-        self._new_place(member)
 
     async def _end_all(self) -> None:
         async with anyio.create_task_group() as tg:
             for member in tuple(self._members):
                 tg.start_soon(self._end, member, "the client stops")
 
-    async def reload(self, drain_timeout: float | None) -> None:
+    async def reload(
+        self, drain_timeout: float | None, new_launch: Callable[[anyio.Event], Launch] | None
+    ) -> None:
         """Replace all plugins by new ones, one after the other; start one if none runs.
 
+        Args:
+            drain_timeout: Seconds that the calls of an old one may take.
+            new_launch: What prepares starts from now on; if not even the first new one works,
+                all stays as it was.
+
         Raises:
-            RPCPluginError: A new one could not be started, or is not healthy; what ran goes on.
+            RPCPluginError: A new one could not be started, or is not healthy; what ran goes on. Or
+                the client is stopped.
         """
-        if self._restarts is not None:
-            self._restarts.forget()
-        self._gave_up = False
-        members = (*self._serving, *self._spares)
-        if not members:
-            await self._start_place()
-        for member in members:
-            replacement = Replacement(drain_timeout)
-            member.replace(replacement)
-            await first(replacement.settled.wait, member.launch.exited.wait)
-            if replacement.error is not None:
-                raise_bare(replacement.error)
+        async with self._reloading:
+            before = self.new_launch
+            self.new_launch = new_launch or before
+            done = False
+            try:
+                if self._restarts is not None:
+                    self._restarts.forget()
+                for place in self._places[:]:
+                    await self._renew(place, Replacement(drain_timeout))
+                    done = True
+                if not self._places:
+                    replacement = Replacement(drain_timeout)
+                    self._new_place(Place(replacement=replacement))
+                    await self._settled(replacement)
+                self._fill_up()
+            except Exception:
+                if not done:
+                    self.new_launch = before
+                raise
+
+    async def _renew(self, place: Place, replacement: Replacement) -> None:
+        while place.replacement is not None:  # somebody else's, who has given up the waiting
+            await place.replacement.settled.wait()
+        if place in self._places:
+            place.replace(replacement)
+            await self._settled(replacement)
+
+    async def _settled(self, replacement: Replacement) -> None:
+        if self._stopping:
+            replacement.settle(self._stopped())
+        await replacement.settled.wait()
+        if replacement.error is not None:
+            raise_bare(replacement.error)
+
+    def _stopped(self) -> RPCPluginError:
+        return RPCPluginError(f"the client of plugin {self.name} is stopped", phase="launch")
 
     # Places.
 
     def _on_wanted(self) -> None:
-        if not self._places and not self._gave_up and not self._stopping:
-            self._new_place(None)
+        if not self._places and not self._gave_up:
+            self._fill_up()
+
+    def _fill_up(self) -> None:
+        """Have as many places as there are to be at least."""
+        pool = self._plan.pool
+        for _ in range(pool.size + pool.spares - len(self._places)):
+            self._new_place(Place())
 
     def _on_busy(self) -> None:
         pool = self._plan.pool
-        if pool.max_size is not None and self._places < pool.max_size + pool.spares:
-            self._new_place(None)
+        working = len(self._places) - pool.spares
+        if pool.max_size is None or working >= pool.max_size:
+            return
+        if self.channel.calls() < working * pool.busy_calls:
+            return  # Those that are being started will do.
+        if self._restarts is None or not self._restarts.exhausted(anyio.current_time()):
+            self._new_place(Place())
 
-    def _has_surplus(self) -> bool:
-        return self._places - self._plan.pool.spares > self._plan.pool.size
+    def _is_surplus(self, member: Member) -> bool:
+        return member in self._serving and len(self._serving) > self._plan.pool.size
 
-    def _leave_place(self) -> None:
-        self._places -= 1
+    def _leave(self, place: Place) -> None:
+        """A place is not to be filled any more."""
+        if place in self._places:
+            self._places.remove(place)
 
-    def _new_place(self, member: Member | None) -> None:
+    def _new_place(self, place: Place) -> None:
         if not self._stopping:
-            self._places += 1
+            self._places.append(place)
             self._place_tasks.start_soon(
-                self._fill_place, member, name=f"place of plugin {self.name}"
+                self._keep_place, place, name=f"place of plugin {self.name}"
             )
 
-    async def _fill_place(self, member: Member | None) -> None:
+    async def _keep_place(self, place: Place) -> None:
         """Keep one plugin running, until none is wanted here or it is given up."""
+        try:
+            await self._fill_place(place)
+        finally:
+            self._leave(place)
+            place.settle(self._stopped() if self._stopping else None)
+        if self.channel.waiting:
+            self._on_wanted()
+
+    async def _fill_place(self, place: Place) -> None:
         while True:
+            member = place.member
             if member is None:
-                member = await self._start_until_it_works()
+                member = place.member = await self._start_until_it_works(place)
                 if member is None:
-                    self._leave_place()
                     return
             why = await watch_over(
+                place,
                 member,
                 self._plan,
                 self.channel,
-                is_surplus=self._has_surplus,
-                on_idle=self._leave_place,
+                is_surplus=functools.partial(self._is_surplus, member),
+                on_idle=functools.partial(self._free, place, member),
             )
-            if why == "replace":
-                member = await self._succeed(member)
+            if why in {"replace", "worn"}:
+                await self._succeed(place, member)
                 continue
-            self._dismiss(member)
-            if why == "idle":  # The place has been given up already.
+            place.member = None
+            if why in {"idle", "surplus"}:  # The place has been left already.
+                place.settle()
                 await self._retire(member, self._plan.pool.drain_timeout, "it was idle")
                 return
-            await self._note_end(member, why)
-            if not await self._may_restart(self._exit_words(), member.launch.exit):
-                self._leave_place()
-                if self.channel.waiting:
-                    self._on_wanted()
+            self._dismiss(member)
+            words = await self._note_end(member, why)
+            if not await self._may_restart(place, words, member.launch.exit):
                 return
-            member = None
+
+    def _free(self, place: Place, member: Member, why: End) -> None:
+        """A plugin is not needed, and where there are no calls at all, neither are the others."""
+        self._leave(place)
+        self._dismiss(member)
+        if why == "idle":
+            for other in self._places:
+                if other.member is not None:
+                    other.idle.set()
 
     async def _start(self) -> Member:
         """Start one plugin.
@@ -286,57 +357,79 @@ class Supervisor:
             limit=self.settings.grpc_grace_period + _END_MARGIN,
         )
         session.spawn_in(self._tasks)
-        await session.wait_started()
+        self._starting.add(launch)
+        try:
+            await session.wait_started()
+        except RPCPluginError:
+            raise
+        except Exception as exc:
+            # Whatever is wrong with this one: others are looked after, and it may pass, as a lack
+            # of descriptors does.
+            msg = f"the plugin could not be started: {type(exc).__name__}: {exc}"
+            raise RPCPluginError(msg, phase="launch") from exc
+        finally:
+            self._starting.discard(launch)
         member = Member(launch, session)
         self._members.add(member)
         self._emit("started", member)
         return member
 
-    async def _start_until_it_works(self) -> Member | None:
+    async def _start_until_it_works(self, place: Place) -> Member | None:
         """Start a plugin, again if the policy has it; None once it is given up."""
         while True:
+            wanted = place.replacement
             try:
                 member = await self._start()
             except RPCPluginError as exc:
                 error = exc
             else:
                 self._admit(member)
+                if place.replacement is wanted:
+                    place.settle()
+                place.trial = False
                 return member
+            if wanted is not None and place.replacement is wanted:
+                place.settle(error)
+            if place.trial:
+                return None
             words = f"could not be started: {error.message}"
             final = isinstance(error, ConfigError | SecurityError)
             if final and self._restarts is not None:
-                self._give_up(words, error.exit)
+                self._give_up(words, error.exit, error)
                 return None
-            if not await self._may_restart(words, error.exit, error):
+            if not await self._may_restart(place, words, error.exit, error):
                 return None
 
     async def _may_restart(
-        self, words: str, exit_: PluginExit | None, cause: Exception | None = None
+        self, place: Place, words: str, exit_: PluginExit | None, cause: Exception | None = None
     ) -> bool:
         """Wait as long as the policy says; False: there is no other start for now."""
+        if place.asked.is_set():
+            return True
         if self._restarts is None or self._plan.restart is None:
             if cause is not None:  # Otherwise a call that waits is reason enough to start again.
                 self.channel.fail_waiting(functools.partial(self._error, words, exit_, cause))
             return False
         pause = self._restarts.next_pause(anyio.current_time())
         if pause is None:
-            self._give_up(words, exit_)
+            self._give_up(words, exit_, cause)
             return False
         self._emit("restarting", None, exit_=exit_, delay=pause, reason=words)
         logger.info("plugin %s: starting again in %.3g s: it %s", self.name, pause, words)
         if self._plan.restart.calls == "fail":
             down = f"{words}; it is being started again"
             self.channel.refuse(functools.partial(self._error, down, exit_, cause))
-        await anyio.sleep(pause)
+        with anyio.move_on_after(pause):
+            await place.asked.wait()
         return True
 
-    def _give_up(self, words: str, exit_: PluginExit | None) -> None:
+    def _give_up(self, words: str, exit_: PluginExit | None, cause: Exception | None) -> None:
         self._emit("gave_up", None, exit_=exit_, reason=words)
         logger.error("plugin %s is given up: it %s", self.name, words)
-        if self._places == 1:  # this is the last one
+        if len(self._places) == 1:  # this is the last one
             self._gave_up = True
             self.channel.refuse(
-                functools.partial(self._error, f"is given up: it {words}", exit_, None)
+                functools.partial(self._error, f"is given up: it {words}", exit_, cause)
             )
 
     def _error(
@@ -346,42 +439,47 @@ class Supervisor:
         error.__cause__ = cause
         return error
 
-    async def _succeed(self, member: Member) -> Member:
+    async def _succeed(self, place: Place, member: Member) -> None:
         """Replace a plugin that runs; keep it if its successor does not work."""
-        replacement = member.replacement
-        assert replacement is not None  # noqa: S101 - for the type checker
+        replacement = place.replacement
         successor: Member | None = None
         try:
             successor = await self._start()
             restart = self._plan.restart
             limit = HEALTH_TIMEOUT if restart is None else restart.health_timeout
             await check_serving(successor.channel, limit)
-        except (RPCPluginError, GRPCError, TimeoutError) as exc:
+        except (RPCPluginError, GRPCError) as exc:
             logger.warning("plugin %s is not replaced: %s", self.name, exc)
             if successor is not None:
                 await self._end(successor, "it is not healthy")
-            member.keep()
-            replacement.settle(exc)
-            return member
+            if replacement is None:
+                member.refused += 1
+            elif place.replacement is replacement:
+                place.settle(exc)
+            return
+        place.member = successor
         self._admit(successor)
         self._dismiss(member)
-        self._place_tasks.start_soon(
-            self._retire, member, replacement.drain_timeout, "it was replaced"
-        )
-        replacement.settle()
-        return successor
+        drain = self._plan.pool.drain_timeout if replacement is None else replacement.drain_timeout
+        self._place_tasks.start_soon(self._retire, member, drain, "it was replaced")
+        if place.replacement is replacement:
+            place.settle()
 
     # Which plugins get calls.
 
     def _admit(self, member: Member) -> None:
         """Let calls go to a plugin, or keep it in reserve."""
-        wanted = max(self._plan.pool.size, self._places - self._plan.pool.spares)
-        if len(self._serving) < wanted:
+        if len(self._serving) < self._most_serving():
             self._serve(member)
         else:
             self._spares.append(member)
 
+    def _most_serving(self) -> int:
+        pool = self._plan.pool
+        return max(pool.size, len(self._places) - pool.spares)
+
     def _serve(self, member: Member) -> None:
+        self._gave_up = False
         self._serving.append(member)
         self.channel.add(member.channel)
 
@@ -391,7 +489,7 @@ class Supervisor:
             self._spares.remove(member)
             return
         self._serving.remove(member)
-        if self._spares:
+        if self._spares and len(self._serving) < self._most_serving():
             self._serve(self._spares.pop(0))
         self.channel.remove(member.channel)
 
@@ -407,21 +505,21 @@ class Supervisor:
         await member.session.wait_finished()
         if member in self._members:  # Nobody else has ended it meanwhile.
             self._members.discard(member)
-            self.exit = member.launch.exit
+            self._last_exit = member.launch.exit
             self._emit("stopped", member, exit_=member.launch.exit, reason=reason)
 
-    async def _note_end(self, member: Member, why: End) -> None:
+    async def _note_end(self, member: Member, why: End) -> str:
+        """Tell that a plugin has ended, or that it has to; return why, in words."""
         if why == "unhealthy":
             self._emit("unhealthy", member, reason=member.complaint)
             logger.warning("plugin %s is not healthy: %s", self.name, member.complaint)
             await self._end(member, "it is not healthy")
-        else:
-            self._members.discard(member)
-            self.exit = member.launch.exit
-            self._emit("exited", member, exit_=self.exit, reason=self._exit_words())
-
-    def _exit_words(self) -> str:
-        return "has ended" if self.exit is None else self.exit.describe()
+            return f"was not healthy: {member.complaint}"
+        exit_ = self._last_exit = member.launch.exit
+        words = "has ended" if exit_ is None else exit_.describe()
+        self._members.discard(member)
+        self._emit("exited", member, exit_=exit_, reason=words)
+        return words
 
     def _emit(self, kind: Kind, member: Member | None, **facts: Any) -> None:
         pid = None if member is None else member.launch.pid

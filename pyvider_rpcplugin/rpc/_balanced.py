@@ -12,7 +12,7 @@ from pyvider_rpcplugin._tasks import Home, unwrapped, waiter_factory
 
 from ._call import wait_until
 from ._channel import Channel
-from .errors import ConnectionLost
+from .errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ class BalancedChannel(Channel):
     @property
     def waiting(self) -> bool:
         """Whether calls wait for a channel."""
-        return bool(self._waiting)
+        return any(waiting.error is None for waiting in self._waiting)
 
     def calls(self) -> int:
         """How many calls are open or wait to begin."""
@@ -174,7 +174,9 @@ class BalancedChannel(Channel):
                     connection = await member.wait_connection(deadline)
                     self.calls_begun += 1
                     return connection
-                except ConnectionLost:
+                except DeadlineExceeded:
+                    raise
+                except GRPCError:
                     tried.append(member)
                     if member.alive and self._least_busy(tried) is None:
                         raise
