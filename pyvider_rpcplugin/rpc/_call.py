@@ -76,11 +76,11 @@ class MessageChannel:
         self._sender: Waiter | None = None
         self._unyielded = 0
         self._messages_until_yield = _MESSAGES_UNTIL_YIELD
-        self.buffer = MessageBuffer(connection.options.max_receive_message_size)
+        self.buffer: MessageBuffer = MessageBuffer(connection.options.max_receive_message_size)
         self.encoding_in: MessageEncoding | None = None
         self.encoding_out: MessageEncoding | None = None
         self.failure: Exception | None = None
-        self.unwanted = False  # the peer has said all and listens no more
+        self.unwanted: bool = False  # the peer has said all and listens no more
 
     # --- what the connection reports ---------------------------------------------------------
 

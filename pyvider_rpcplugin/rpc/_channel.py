@@ -138,7 +138,7 @@ class Channel(_Base):
         self.__dispatch__: _DispatchChannelEvents = self.events
         self._encoder = HeaderEncoder()
         self._blocks: dict[str | tuple[str, str], bytes] = {}
-        self.base_fields = (
+        self.base_fields: tuple[tuple[str, str], ...] = (
             (":method", "POST"),
             (":scheme", scheme),
             (":authority", authority),

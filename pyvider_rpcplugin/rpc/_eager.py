@@ -84,8 +84,8 @@ class EagerStream(ClientStream[Any, Any]):
         encoding: MessageEncoding | None,
     ) -> None:
         super().__init__(channel, name, metadata, cardinality, object, object, deadline, codec)
-        self.codec = codec
-        self.encoding = encoding
+        self.codec: FunctionCodec = codec
+        self.encoding: MessageEncoding | None = encoding
         # The connection holds the stream, and that must not keep a call which was dropped.
         self.find_call: Callable[[], Call | None] = _nobody
 

@@ -53,9 +53,9 @@ class MessageBuffer:
         self._chunks: deque[Chunk] | None = None
         self._size = 0
         self._need = PREFIX_SIZE
-        self.limit = limit
-        self.credited = 0  # octets at the front that were given back before they were taken
-        self.eof = False
+        self.limit: int = limit
+        self.credited: int = 0  # octets at the front that were given back before they were taken
+        self.eof: bool = False
 
     def append(self, data: bytes | memoryview) -> None:
         """Add what came in."""

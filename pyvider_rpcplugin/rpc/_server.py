@@ -217,7 +217,7 @@ class Server:
             self._threads = anyio.CapacityLimiter(self.options.max_workers)
         return self._threads
 
-    def find_generic(self, head: RequestHead) -> Handler | None:
+    def find_generic(self, head: RequestHead) -> Any:
         """The handler of a method that is not registered, if somebody has one all the same."""
         if not self.generic_handlers:
             return None
@@ -337,7 +337,7 @@ class Server:
                 for connection in connections:
                     connection.abandon()
 
-    def codec_of(self, handler: Handler, subtype: str | None) -> CodecBase | None:
+    def codec_of(self, handler: Any, subtype: str | None) -> CodecBase | None:
         """How the messages of a call of `handler` are written; None: not in the format asked for."""
         if subtype is None:
             return None
