@@ -79,7 +79,7 @@ def _calls(calls: CallResults) -> list[str]:
         row.append(" / ".join(_by_round(calls.rates[name], peer) for peer in OURS))
         ratios.append(row)
     parts = [table(rates), table(ratios), *_over_tls(calls), *_typed(calls)]
-    parts += _beside_grpclib(calls)
+    parts += [*_beside_grpclib(calls), *_blocking(calls)]
     one_caller = {peer: calls.median("unary_1", peer) for peer in peers}
     if any(PEERS[peer].calls_only and rate for peer, rate in one_caller.items()):
         base = one_caller.get(BASELINE)
@@ -144,6 +144,14 @@ def _beside_grpclib(calls: CallResults) -> list[str]:
     if ours is None or other is None:
         return []
     return [f"64 callers: ours-asyncio is {ours / other:.2f} times grpclib (goal 3)"]
+
+
+def _blocking(calls: CallResults) -> list[str]:
+    """What threads that drive the connection themselves have of it, with one caller."""
+    blocking, ours = (calls.median("unary_1", name) for name in ("ours-blocking", "ours-asyncio"))
+    if blocking is None or ours is None:
+        return []
+    return [f"blocking client, 1 caller: {blocking / ours:.2f} times ours-asyncio (goal 1.5)"]
 
 
 def _reached(values: Sequence[float | None], goals: Sequence[float], base: float | None) -> str:

@@ -78,3 +78,9 @@ def test_what_typed_services_cost_stands_beside_generated_code() -> None:
     text = as_text(Results({}, calls=CallResults({"unary_1": stub | typed}, {}, {})))
     [row] = [line for line in text.splitlines() if line.endswith("NO / yes")]
     assert row.split()[-6:] == ["0.99", "1.10", "1", "NO", "/", "yes"]
+
+
+def test_what_blocking_clients_have_of_it_is_said() -> None:
+    rates = {"ours-asyncio": [100.0], "ours-blocking": [160.0]}
+    text = as_text(Results({}, calls=CallResults({"unary_1": rates}, {}, {})))
+    assert "blocking client, 1 caller: 1.60 times ours-asyncio (goal 1.5)" in text

@@ -55,6 +55,7 @@ PEERS = {
         Peer("ours-trio", "ours", "trio", distributions=("pyvider-rpcplugin", "trio")),
         Peer("ours-tls-asyncio", "ours_tls", "asyncio"),
         Peer("ours-tls-trio", "ours_tls", "trio"),
+        Peer("ours-blocking", "ours_blocking", "asyncio"),
         Peer("typed-asyncio", "typed", "asyncio", distributions=("msgspec",)),
         Peer("typed-trio", "typed", "trio"),
         Peer(BASELINE, "grpcio", "asyncio", distributions=("grpcio", "protobuf")),
