@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._errors import RemoteError
     from ._loans import Loans
     from ._peer import Peer
+    from ._proto_file import proto_of
     from ._proxy import make_proxy
     from ._raises import raises
     from ._results import ResultStream
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "describe_services",
     "make_proxy",
+    "proto_of",
     "raises",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {  # A plugin serves, a host calls.
     "_errors": ("RemoteError",),
     "_loans": ("Loans",),
     "_peer": ("Peer",),
+    "_proto_file": ("proto_of",),
     "_proxy": ("make_proxy",),
     "_raises": ("raises",),
     "_results": ("ResultStream",),

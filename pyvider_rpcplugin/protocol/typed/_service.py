@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from ._interface import Method
     from ._peer import Peer
+    from ._proto_messages import ProtoMessages
 
     AnyCall = ServerStream[Any, Any]
+    AnyMessages = PackedMessages | ProtoMessages
 
 __all__ = ["TypedService"]
 
@@ -59,14 +61,27 @@ class TypedService:
             hint = "give its class public async methods, or derive it from a generated ...Base\n"
             hint += "class of grpclib, or give plugin_protocol() a servicer_add_fn"
             raise ProtocolError(msg, hint, phase="serve")
+        self._proto: dict[str, ProtoMessages] | None = None
         self._handlers: dict[str, TypedHandler] = {}
         for name, method in self.methods.items():
-            served = _ServedMethod(method, getattr(handler, name), peer)
+            served = _ServedMethod(self, method, getattr(handler, name), peer)
             cardinality = CARDINALITIES[method.incoming is not None, method.streams]
             run = served.stream if method.streams else served.unary
             typed = TypedHandler.make(run, cardinality, FORMATS)
             typed.service = self
             self._handlers[name] = typed
+
+    def proto_messages(self, method: Method) -> ProtoMessages:
+        """The messages of a method for who speaks Protocol Buffers: made when first asked for."""
+        if self._proto is None:
+            from ._proto_messages import messages_of  # noqa: PLC0415 - for others than Python
+
+            self._proto = messages_of(self.names[0], self.methods)
+        found = self._proto.get(method.name)
+        if found is None:
+            msg = f"{method.where} calls back, which there is no form of Protocol Buffers for"
+            raise GRPCError(Status.UNIMPLEMENTED, msg)
+        return found
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return the handlers by their methods' full paths."""
@@ -98,7 +113,14 @@ _DESCRIBE_HANDLER = CodecHandler.make(_describe, Cardinality.UNARY_UNARY, FORMAT
 class _ServedMethod:
     """One method of an object."""
 
-    def __init__(self, method: Method, function: Callable[..., Any], peer: Peer | None) -> None:
+    def __init__(
+        self,
+        service: TypedService,
+        method: Method,
+        function: Callable[..., Any],
+        peer: Peer | None,
+    ) -> None:
+        self._service = service
         self._method = method
         self._peer = peer
         self._function = function
@@ -114,7 +136,7 @@ class _ServedMethod:
     async def unary(self, call: AnyCall) -> None:
         """Handle a call that has one result."""
         data = await call.recv_message()
-        messages = self._packed if call.codec is MSGPACK else self._other_messages()
+        messages = self._messages(call)
         arguments = messages.arguments(data)
         try:
             if self._is_plain:
@@ -129,7 +151,7 @@ class _ServedMethod:
     async def stream(self, call: AnyCall) -> None:
         """Handle a call that has several."""
         data = await call.recv_message()
-        messages = self._packed if call.codec is MSGPACK else self._other_messages()
+        messages = self._messages(call)
         arguments = messages.arguments(data)
         items: Any = None
         try:
@@ -144,16 +166,18 @@ class _ServedMethod:
         except Exception as error:  # noqa: BLE001 - boundary: as above
             await self._failed(call, error)
 
+    def _messages(self, call: AnyCall) -> AnyMessages:
+        if call.codec is MSGPACK:
+            return self._packed
+        return self._service.proto_messages(self._method)
+
     async def _failed(self, call: AnyCall, error: Exception) -> None:
         from ._errors import send_error  # noqa: PLC0415 - not before it is needed
 
         await send_error(call, error, self._method.errors)
 
-    def _other_messages(self) -> PackedMessages:
-        raise NotImplementedError
-
     def _call(
-        self, call: AnyCall, messages: PackedMessages, data: bytes | None, arguments: Any
+        self, call: AnyCall, messages: AnyMessages, data: bytes | None, arguments: Any
     ) -> Any:
         values = dict(zip(self._names, astuple(arguments), strict=True))
         for name, kind in self._lent.items():
@@ -185,7 +209,7 @@ class Incoming:
 
     __slots__ = ("_call", "_first", "_items", "_messages")
 
-    def __init__(self, call: AnyCall, messages: PackedMessages, first: bytes | None) -> None:
+    def __init__(self, call: AnyCall, messages: AnyMessages, first: bytes | None) -> None:
         self._call = call
         self._messages = messages
         self._first = first
