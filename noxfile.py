@@ -39,6 +39,8 @@ PROTOS: list[tuple[str, str, list[str], str | None]] = [
         ["python", "pyi", "grpclib_python", "go", "go-grpc"],
         None,
     ),
+    # Itself made of a Python class, which a test compares it with.
+    (".", "tests/interop/go/typedproto/inventory.proto", ["go", "go-grpc"], None),
 ]
 PROTOC_OPTIONS = {
     "go": "paths=source_relative",

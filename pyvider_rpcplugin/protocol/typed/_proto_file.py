@@ -257,12 +257,14 @@ class ProtoFile:
 
     # --- text --------------------------------------------------------------------------------
 
-    def text(self) -> str:
+    def text(self, go_package: str | None = None) -> str:
         """The file, as a person reads it."""
         file = self.descriptor()
         parts = ['syntax = "proto3";']
         if self.package:
             parts.append(f"package {self.package};")
+        if go_package is not None:
+            parts.append(f'option go_package = "{go_package}";')
         if file.dependency:
             parts.append("\n".join(f'import "{name}";' for name in file.dependency))
         parts.append(self._service_text(file))
@@ -339,7 +341,9 @@ def _comment(text: str | None) -> list[str]:
     return [] if not text else [f"// {line}".rstrip() for line in text.splitlines()]
 
 
-def proto_of(interface: type, service_name: str | None = None) -> str:
+def proto_of(
+    interface: type, service_name: str | None = None, *, go_package: str | None = None
+) -> str:
     """Write the .proto file of a typed class, by which others call what serves it.
 
     The numbers of fields are the order of arguments, and of the fields of classes: what is added
@@ -348,10 +352,11 @@ def proto_of(interface: type, service_name: str | None = None) -> str:
     Args:
         interface: A class, or a typing.Protocol.
         service_name: The service's full name, with its package; by default the class's.
+        go_package: Where Go imports what is generated from it.
 
     Raises:
         ProtocolError: There is no form for one of the types.
     """
     kind = checked_interface(interface)
     name = kind.__name__ if service_name is None else service_name
-    return ProtoFile(name, methods_of(kind), kind.__doc__).text()
+    return ProtoFile(name, methods_of(kind), kind.__doc__).text(go_package)

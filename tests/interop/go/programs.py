@@ -39,7 +39,7 @@ def build() -> Path:
     out = cache / "pyvider-rpcplugin" / f"interop-go-{clone}"
     out.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
-        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin"],
+        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin", "./typed"],
         cwd=FOLDER, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
     )  # fmt: skip
     if built.returncode:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pages import shown
+from tests.pages import DOCS, shown
 
 PAGE = "typed.md"
+[PROTO] = re.findall(r"```proto\n(.*?)```", (DOCS / PAGE).read_text(), re.DOTALL)
 
 pytestmark = pytest.mark.process
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.process
     [
         ("shop_plugin.py", "shop_host.py", ["only 3: 30"]),
         ("backup_plugin.py", "backup_host.py", ["1: a", "2: b", "24"]),
+        ("shop_plugin.py", "write_proto.py", [*PROTO.splitlines(), ""]),
     ],
 )
 def test_the_programs_say_what_happened(
