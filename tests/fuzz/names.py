@@ -15,5 +15,6 @@ SHARES = {
     "yamux": (20, 300),
     "handshake": (12, 300),
     "logs": (10, 1000),
+    "messagepack": (20, 300),
     "certificates": (8, 2000),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import random
 
+import msgspec
+
 from pyvider_rpcplugin.crypto import Certificate
 from pyvider_rpcplugin.crypto._template import make_certificate
 from pyvider_rpcplugin.http2 import HeaderEncoder
@@ -12,6 +14,8 @@ from tests.http2.peer import REQUEST_BLOCK, RESPONSE_BLOCK, TRAILERS_BLOCK
 
 # So that runs can be compared.
 _chance = random.Random(9113)
+
+pack = msgspec.msgpack.encode
 
 _BLOCKS = b"".join(
     bytes([len(block)]) + block for block in (REQUEST_BLOCK, RESPONSE_BLOCK, TRAILERS_BLOCK)
@@ -69,5 +73,15 @@ def seeds() -> dict[str, list[bytes]]:
         "yamux": _frames(),
         "handshake": [b"\x05" + _LINE % b"", b"\xff" + _REATTACH],
         "logs": [b"\x07" + _LOG, b"\xff" + _LOG.replace(b"Traceback", b"  + Exception Group")],
+        "messagepack": [
+            b"\0" + pack({"a": 1, "text": "x", "data": b"y", "things": [{"name": "n"}]}),
+            b"\0" + pack({"a": 1, "text": "x", "table": {"k": (1.5, True)}, "when": None}),
+            b"\1"
+            + pack([{"name": "n", "sizes": [1]}, {"name": "m", "inner": {"x": {"name": ""}}}]),
+            b"\2" + pack({"name": "n", "sizes": [1, 2**40]}),
+            b"\3"
+            + pack({"names": ["Refusal"], "args": [1], "fields": {"code": 3}, "traceback": "t"}),
+            b"\3" + pack({"names": ["OSError"], "args": [2, "no", "file"]}),
+        ],
         "certificates": [b"\0" + der, b"\1" + pem, b"\2" + pem],
     }

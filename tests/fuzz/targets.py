@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin.client._log import LineLog, PluginLog
@@ -33,6 +37,9 @@ from pyvider_rpcplugin.http2._frames import FrameReader
 from pyvider_rpcplugin.http2._headers import HeaderDecoder
 from pyvider_rpcplugin.logs import StderrParser, readable
 from pyvider_rpcplugin.process import LineSplitter
+from pyvider_rpcplugin.protocol.typed._errors import ERROR_KEY, Registry
+from pyvider_rpcplugin.protocol.typed._interface import methods_of
+from pyvider_rpcplugin.protocol.typed._messages import CANNOT_DECODE, PackedMessages, decoder
 from pyvider_rpcplugin.rpc._client_stream import ResponseHead, _Trailers
 from pyvider_rpcplugin.rpc._codecs import default_details_codec
 from pyvider_rpcplugin.rpc._compression import ENCODINGS
@@ -490,6 +497,73 @@ def logs(octets: bytes) -> None:
     for line in content.decode("utf-8", "replace").split("\n"):
         relay.feed(line)
     relay.flush()
+
+
+# --- typed services --------------------------------------------------------------------------
+
+
+class Thing(msgspec.Struct):
+    name: str
+    sizes: list[int] = []
+    inner: dict[str, Thing] | None = None
+
+
+class Refusal(Exception):
+    """Travels, with a field of its own."""
+
+    why: Thing
+    code: int = 0
+
+
+class Typed:
+    """A service with arguments of many kinds."""
+
+    async def do(
+        self,
+        a: int,
+        text: str,
+        *,
+        data: bytes = b"",
+        when: datetime | None = None,
+        things: Sequence[Thing] = (),
+        table: Mapping[str, tuple[float, bool]] | None = None,
+    ) -> Thing:
+        return Thing(text)
+
+    async def take(self, items: AsyncIterator[Thing], name: str = "") -> int:
+        return 0
+
+
+_METHODS = methods_of(Typed)
+_PACKED = {name: PackedMessages(method) for name, method in _METHODS.items()}
+_REPLY = decoder(Thing, "Typed.do")
+_ERRORS = Registry([Refusal, ValueError, KeyError, OSError, UnicodeDecodeError])
+
+
+@target
+def messagepack(octets: bytes) -> None:
+    """Arguments, items, results, and exceptions that travel."""
+    reader = Reader(octets)
+    what = reader.number() % 4
+    content = reader.rest()
+    if what == 3:
+        said = GRPCError(Status.UNKNOWN, "m")
+        stream: Any = SimpleNamespace(trailing_metadata={ERROR_KEY: content})
+        raised = _ERRORS.received(stream, said, "a plugin")
+        assert isinstance(raised, GRPCError | Refusal | ValueError | KeyError | OSError)
+        assert str(raised) is not None
+        return
+    try:
+        if what == 0:
+            _PACKED["do"].arguments(content)
+        elif what == 1:
+            _PACKED["take"].items(content)
+        else:
+            _REPLY(content)
+    except GRPCError as error:
+        _check_size(error, 2000)
+    except CANNOT_DECODE:
+        assert what == 2
 
 
 # --- certificates ----------------------------------------------------------------------------

@@ -22,6 +22,8 @@ FOUND = [
     ),
     # A field of a log line in place of a method of the record.
     ("logs", b'\xff{"@level":"warn","@message":"m","getMessage":1,"__class__":2}'),
+    # An exception from the other side whose name is no UTF-8.
+    ("messagepack", b"\x03\x82\xa5names\x91\xa7OSE\xc3ror\xa4args\x93\x02\xa2no\xa4file"),
 ]
 
 

@@ -11,6 +11,8 @@ import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from ._messages import CANNOT_DECODE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -178,7 +180,7 @@ class Registry:
             return error
         try:
             told = _decode(data)
-        except (msgspec.MsgspecError, RecursionError) as exc:
+        except CANNOT_DECODE as exc:
             logger.debug("typed.exception.malformed error=%r", exc)
             return error
         raised = self._rebuild(told)
