@@ -205,7 +205,7 @@ def _decode(text: str | bytes, kind: Any) -> Any:
 def _read(decode: Callable[..., Any], kind: Any) -> Any:
     try:
         return decode(type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # What msgspec says names the place and the types, never the value.
         msg = f"this is no record of a running plugin: {exc}"
         hint = 'It looks like {"Protocol": "grpc", "ProtocolVersion": 1, "Pid": 1, "Test": true, '

@@ -157,7 +157,11 @@ def test_anything_else_is_a_config_error_and_nothing_worse(text):
         ReattachConfig.from_json(text)
 
 
-@pytest.mark.parametrize("text", ["[]", "1", '{"a": 1}', '{"a": {}}', "", "{"])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "1", '{"a": 1}', '{"a": {}}', "", "{", b'{"\xff": {}}', '{"a": ' + '{"x": ' * 50_000],
+    ids=["list", "number", "no record", "empty record", "nothing", "cut", "no text", "deep"],
+)
 def test_a_variable_that_holds_something_else_is_refused(text):
     with pytest.raises(ConfigError):
         parse_reattach_providers(text)
