@@ -86,16 +86,26 @@ def prepare(name: str) -> Prepared:
         Impossible: Something is missing here, or cannot be fetched.
     """
     needs = EXAMPLES[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "pyvider-rpcplugin" / "examples" / name
+    folder = cache_of(name)
     prepared = Prepared(folder / "bin" / needs.program.rpartition("/")[2], folder / "modules")
-    made = folder / "made"
     with locked(folder):
-        if not made.exists() or made.read_text() != repr((needs, PROTOC)):
+        if not is_prepared(name):
             install(needs, prepared.program.parent)
             generate(needs, prepared.modules)
-            made.write_text(repr((needs, PROTOC)))
+            (folder / "made").write_text(repr((needs, PROTOC)))
     return prepared
+
+
+def is_prepared(name: str) -> bool:
+    """Whether what an example needs has been built before."""
+    made = cache_of(name) / "made"
+    return made.exists() and made.read_text() == repr((EXAMPLES[name], PROTOC))
+
+
+def cache_of(name: str) -> Path:
+    """The folder where what an example needs is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "pyvider-rpcplugin" / "examples" / name
 
 
 @contextlib.contextmanager
