@@ -16,7 +16,7 @@ def transport_for(network: str, address: str) -> RPCPluginTransport:
     """Make the transport that connects to an address.
 
     Args:
-        network: "unix" or "tcp".
+        network: "unix" or "tcp"; in tests, "memory".
         address: A path, or host:port ([host]:port for IPv6).
 
     Raises:
@@ -28,6 +28,12 @@ def transport_for(network: str, address: str) -> RPCPluginTransport:
         case "tcp":
             host, port = parse_address(address)
             return TCPSocketTransport(host, port)
+        case "memory":
+            from pyvider_rpcplugin.transport.memory import (  # noqa: PLC0415 - for tests alone
+                MemoryTransport,
+            )
+
+            return MemoryTransport(address)
         case _:
             message = f"unknown kind of network: {network!r}"
             raise TransportError(message, hint='known are "unix" and "tcp"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio import lowlevel
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["MemoryListener", "MemoryStream", "MemoryTransport"]
 
 _CAPACITY = 65536
+
+# What the names of listeners stand for, as the system knows the addresses of others.
+_listening: WeakValueDictionary[str, MemoryListener] = WeakValueDictionary()
 
 
 class _Pipe:
@@ -152,20 +156,31 @@ class MemoryListener(StreamListener):
 
 
 class MemoryTransport(RPCPluginTransport):
-    """Connects tasks of one event loop: `connect` reaches the `listen` of the same object."""
+    """Connects tasks of one event loop: `connect` reaches the `listen` of the same object.
+
+    Or, with the address of a listener of another one, that.
+
+    Args:
+        address: Where to connect to, if not to this object's own listener.
+    """
 
     network = "memory"
+
+    def __init__(self, address: str | None = None) -> None:
+        super().__init__()
+        self._other = address
 
     @asynccontextmanager
     async def listen(self) -> AsyncGenerator[MemoryListener, None]:
         """Listen for the length of an `async with` block."""
         self._begin_listening()
         listener = MemoryListener(f"memory-{id(self):x}")
-        self._listener = listener
+        self._listener = _listening[listener.address] = listener
         try:
             yield listener
         finally:
             self._listener = None
+            _listening.pop(listener.address, None)
             await listener.aclose()
 
     def connect(self) -> Connecting[MemoryStream]:
@@ -174,7 +189,7 @@ class MemoryTransport(RPCPluginTransport):
 
     async def _connect(self) -> MemoryStream:
         await lowlevel.checkpoint()
-        listener = self._listener
+        listener = self._listener if self._other is None else _listening.get(self._other)
         if not isinstance(listener, MemoryListener):
             message = "cannot connect in memory: nobody listens"
             raise TransportError(message, hint="enter listen() of the same object first")
