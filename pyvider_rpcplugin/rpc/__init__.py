@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ._channel import Channel, open_channel
     from ._client_stream import ClientStream
-    from ._codecs import CodecHandler, RawCodec
+    from ._codecs import RawCodec
     from ._interceptors import InterceptedCall, Interceptor, Observer
     from ._metadata import Deadline
     from ._options import RPCOptions
@@ -28,7 +28,6 @@ __all__ = [
     "CallStatus",
     "Channel",
     "ClientStream",
-    "CodecHandler",
     "ConnectionLost",
     "Deadline",
     "DeadlineExceeded",
@@ -46,7 +45,7 @@ __all__ = [
 _HOMES = {  # A plugin needs the server, a host the channel.
     "_channel": ("Channel", "open_channel"),
     "_client_stream": ("ClientStream",),
-    "_codecs": ("CodecHandler", "RawCodec"),
+    "_codecs": ("RawCodec",),
     "_interceptors": ("InterceptedCall", "Interceptor", "Observer"),
     "_metadata": ("Deadline",),
     "_options": ("RPCOptions",),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from grpclib.const import Cardinality
 
-from pyvider_rpcplugin.rpc import CodecHandler, RawCodec
+from pyvider_rpcplugin.rpc import RawCodec
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 
 if TYPE_CHECKING:
     from grpclib.const import Handler

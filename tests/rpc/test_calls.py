@@ -16,13 +16,13 @@ from grpclib.exceptions import GRPCError, ProtocolError
 
 from pyvider_rpcplugin.rpc import (
     Channel,
-    CodecHandler,
     Deadline,
     DeadlineExceeded,
     RawCodec,
     RPCOptions,
     Server,
 )
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 from tests.rpc.support import LINKS, UNARY, Echo, framed, linked, request, scripted_client
 

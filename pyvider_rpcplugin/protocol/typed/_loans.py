@@ -12,7 +12,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin.exception import ProtocolError
-from pyvider_rpcplugin.rpc import CodecHandler
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 
 from ._errors import Registry, send_error
 from ._formats import FORMATS
@@ -49,14 +49,14 @@ class LoanKind:
         reference = parameter.reference
         assert reference is not None  # noqa: S101 - that is why
         self.where: str = f"{parameter.name}() of {method.where}"
-        self.name = parameter.name
-        self.is_optional = parameter.is_optional or parameter.default is None
-        self.errors = method.errors
+        self.name: str = parameter.name
+        self.is_optional: bool = parameter.is_optional or parameter.default is None
+        self.errors: tuple[type[Exception], ...] = method.errors
         self._registry = Registry(method.errors)
-        self.is_function = isinstance(reference, Function)
+        self.is_function: bool = isinstance(reference, Function)
         self.result: Any = _result_of(reference)
         self._read_result = decoder(self.result, f"what {self.where} returns")
-        self.arity = 0
+        self.arity: int = 0
         self._read_arguments: Callable[[bytes], Any] | None = None
         if isinstance(reference, Function) and reference.parameters:
             self.arity = len(reference.parameters)
@@ -123,9 +123,9 @@ class Loan:
 
     def __init__(self, loans: Loans, number: int, kind: LoanKind, thing: Any) -> None:
         self._loans = loans
-        self.number = number
-        self.kind = kind
-        self.thing = thing
+        self.number: int = number
+        self.kind: LoanKind = kind
+        self.thing: Any = thing
 
     def end(self) -> None:
         """Lend it no longer."""

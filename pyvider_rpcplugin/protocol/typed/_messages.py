@@ -125,7 +125,7 @@ def arguments_struct(method: Method) -> type[msgspec.Struct]:
         if one.default is REQUIRED:
             fields.append((one.name, kind))
         elif one.reference is not None:
-            fields.append((one.name, int | None, None))
+            fields.append((one.name, int | None | msgspec.UnsetType, msgspec.UNSET))
         else:
             fields.append((one.name, kind, _default(one.default)))
     return msgspec.defstruct(method.name, fields, kw_only=True, forbid_unknown_fields=True)

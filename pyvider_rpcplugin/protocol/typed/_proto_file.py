@@ -67,7 +67,7 @@ class Shape:
         self.item = item
         self.reply = reply
         self.result = result
-        self.is_nothing = result is None and not getattr(reply, "fields", True)
+        self.is_nothing: bool = result is None and not getattr(reply, "fields", True)
 
 
 class ProtoFile:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, final
 
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
+from msgspec import UNSET
 from msgspec.structs import astuple
 
 from pyvider_rpcplugin.exception import ProtocolError
-from pyvider_rpcplugin.rpc import CodecHandler
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 
 from ._formats import DESCRIBE, FORMATS, MSGPACK
 from ._interface import methods_of, names_of
@@ -181,7 +182,9 @@ class _ServedMethod:
     ) -> Any:
         values = dict(zip(self._names, astuple(arguments), strict=True))
         for name, kind in self._lent.items():
-            if values[name] is not None:
+            if values[name] is UNSET:
+                values[name] = self._method.signature.parameters[name].default
+            elif values[name] is not None:
                 from ._loans import borrowed  # noqa: PLC0415 - few methods take any
 
                 values[name] = borrowed(self._caller(call), kind, values[name])

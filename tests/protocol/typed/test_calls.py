@@ -230,6 +230,10 @@ class Ambiguous:
     async def hello(self, name: list[int] | set[int]) -> None: ...
 
 
+class Broken:
+    async def hello(self, name: "list[") -> None: ...  # type: ignore[valid-type]  # noqa: F722
+
+
 class Empty:
     def hello(self) -> int: ...  # type: ignore[empty-body]
 
@@ -241,6 +245,7 @@ class Empty:
         (NoResult, r"NoResult\.hello\(\) has no annotation for what it returns"),
         (Variable, r"Variable\.hello\(\) takes any number of arguments \(\*names: 'str'\)"),
         (Unknown, r"annotations of Unknown\.hello\(\) cannot be read: name 'Nobody'"),
+        (Broken, r"annotations of Broken\.hello\(\) cannot be read"),
         (Yields, r"Yields\.hello\(\) yields, but is not annotated as AsyncIterator"),
         (Ambiguous, r"an argument of Ambiguous\.hello\(\) cannot be sent: Type unions may not"),
         (Empty, r"nothing to serve for 'Empty'"),
@@ -255,3 +260,51 @@ def test_a_proxy_needs_a_class() -> None:
     interface: Any = Greeter()
     with pytest.raises(TypeError, match="class or a protocol"):
         make_proxy(interface, None)  # type: ignore[arg-type]
+
+
+async def test_annotations_may_be_imported_for_type_checkers_alone() -> None:
+    # As linters move them, where annotations are not evaluated.
+    code = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+class Counter:
+    async def count(self, start: int) -> AsyncIterator[int]:
+        yield start
+"""
+    names: dict[str, Any] = {}
+    exec(code, names)
+    async with called(names["Counter"]()) as counter:
+        assert [n async for n in counter.count(3)] == [3]
+
+
+async def test_streams_of_anything_need_no_type() -> None:
+    class Anything:
+        async def echo(self, items: AsyncIterator) -> AsyncIterator:  # type: ignore[type-arg]
+            async for item in items:
+                yield item
+
+    async with called(Anything()) as anything:
+        assert [item async for item in anything.echo(numbers(2))] == [0, 1]
+
+
+async def test_what_is_public_and_neither_async_nor_said_to_be_is_no_method() -> None:
+    class Mixed:
+        size = 3
+
+        @property
+        def name(self) -> str:
+            return ""
+
+        @staticmethod
+        async def static(x: int) -> int:
+            return x
+
+        def listed(self) -> list[Awaitable[int]]:
+            return []
+
+        async def real(self) -> int:
+            return 1
+
+    assert list(TypedService(Mixed()).methods) == ["real"]

@@ -14,7 +14,8 @@ from grpclib.exceptions import GRPCError
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol.typed import check, describe_services, make_proxy, raises
 from pyvider_rpcplugin.protocol.typed._formats import DESCRIBE
-from pyvider_rpcplugin.rpc import CodecHandler, RawCodec, Server
+from pyvider_rpcplugin.rpc import RawCodec, Server
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 from tests.protocol.typed.support import served
 from tests.rpc.support import linked
 

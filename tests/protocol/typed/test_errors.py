@@ -19,7 +19,8 @@ from grpclib.exceptions import GRPCError
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol.typed import RemoteError, TypedService, make_proxy, raises
 from pyvider_rpcplugin.protocol.typed._errors import ERROR_KEY
-from pyvider_rpcplugin.rpc import CodecHandler, RawCodec, Server
+from pyvider_rpcplugin.rpc import RawCodec, Server
+from pyvider_rpcplugin.rpc._codecs import CodecHandler
 from tests.protocol.typed.support import called
 from tests.rpc.support import linked
 

@@ -363,7 +363,7 @@ async def test_hostile_messages_are_refused_and_harm_nobody(method: str) -> None
 async def test_hostile_results_are_refused() -> None:
     class Fake:
         def __mapping__(self) -> dict[str, Any]:
-            from pyvider_rpcplugin.rpc import CodecHandler
+            from pyvider_rpcplugin.rpc._codecs import CodecHandler
 
             codecs = {"msgpack": RawCodec("msgpack")}
             return {"/Holder/point": CodecHandler.make(self.say, Cardinality.UNARY_UNARY, codecs)}
