@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -9,9 +12,12 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin import plugin_client
 from pyvider_rpcplugin.rpc import Channel, RPCOptions, open_channel
 from pyvider_rpcplugin.rpc._metadata import PUSHBACK_KEY
+from pyvider_rpcplugin.services import ServingStatus, check_health
 from pyvider_rpcplugin.transport import transport_for
+from tests.plugins import FOLDER
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 from tests.rpc.support import Echo, request
@@ -132,3 +138,40 @@ async def test_calls_that_were_given_up_count_until_their_handlers_have_ended() 
         go.set()
         while here.server.admission.calls:
             await anyio.lowlevel.checkpoint()
+
+
+BUSY = """
+    import sys
+    sys.path.insert(0, {root!r})
+    import anyio
+    from pyvider_rpcplugin import plugin_server
+    from tests.rpc.support import Echo
+
+    async def wait(stream):
+        await stream.send_initial_metadata()
+        await anyio.Event().wait()
+
+    plugin_server(handler=Echo(Bidi=wait)).run()
+"""
+
+
+@pytest.mark.process
+async def test_plugin_that_is_busy_refuses_calls_and_still_does_what_its_host_needs() -> None:
+    script = textwrap.dedent(BUSY).format(root=str(FOLDER.parent.parent))
+    client = plugin_client([sys.executable, "-c", script], env={"PLUGIN_MAX_CONCURRENT_CALLS": "3"})
+    with anyio.fail_after(20):
+        async with client, AsyncExitStack() as stack:
+            channel = client.grpc_channel
+            assert channel is not None
+            for _ in range(3):
+                stream = await stack.enter_async_context(request(channel, "Bidi"))
+                await stream.send_request()
+                await stream.recv_initial_metadata()
+                stack.push_async_callback(stream.cancel)
+            for _ in range(5):
+                with pytest.raises(GRPCError, match="busy with 3 calls"):
+                    await client.stub(EchoStub).Unary(EchoRequest())
+            assert await check_health(channel) is ServingStatus.SERVING
+        # It was asked to end, and has: nobody had to kill it.
+        assert client.exit is not None
+        assert client.exit.status == 0
