@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import anyio
 from anyio.from_thread import BlockingPortalProvider
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin._interrupts import interruptible, interrupts, protected
 from pyvider_rpcplugin.client._launch import Launch
 from pyvider_rpcplugin.exception import ConfigError, RPCPluginError, TransportError
@@ -348,6 +349,7 @@ class _Runtime:
 
     def start(self) -> None:
         """Start the plugin, connect, and have both looked after; all or nothing."""
+        keep_from_children(_threads)
         self._holds_interrupts = interrupts.hold()
         try:
             self._portal = self._loop.__enter__()
@@ -549,6 +551,19 @@ class _Crossing:
 
         return self._portal.call(prepare)
 
+    def unary(
+        self,
+        name: str,
+        types: tuple[Any, Any],
+        message: Any,
+        timeout: float | None,
+        metadata: Any,
+    ) -> Any:
+        """Make the whole of a call with one message each way."""
+        options = {"timeout": timeout, "metadata": metadata}
+        call = self.request(name, Cardinality.UNARY_UNARY, *types, **options)
+        return self.drive(call.unary(message))
+
     def drive(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine of its calls to its end, waiting."""
 
@@ -581,12 +596,14 @@ def _stop_all() -> None:
         runtime.stop()
 
 
-def _forget_all() -> None:
-    """Begin anew in a forked process: the loops' threads are not in it."""
-    _running.clear()
-    _loops.update({name: BlockingPortalProvider(name) for name in _loops})
+class _Threads:
+    """The loops' threads, which a forked process has not."""
+
+    def abandon(self) -> None:
+        """In a forked process: begin anew."""
+        _running.clear()
+        _loops.update({name: BlockingPortalProvider(name) for name in _loops})
 
 
+_threads = _Threads()
 atexit.register(_stop_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin import _forks
 from pyvider_rpcplugin._interrupts import interrupts, protected
 from pyvider_rpcplugin._tasks import caller_from_threads, waiter_factory
 from pyvider_rpcplugin.exception import RPCPluginError
 
 from ._blocking_connection import BlockingConnection, BlockingMessages
+from ._blocking_unary import UnaryCall, run_now
 from ._blocking_waits import (
     BlockingDeadline,
     ThreadWaiter,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from anyio.abc import TaskStatus
-    from grpclib.const import Cardinality
     from grpclib.encoding.base import CodecBase
     from grpclib.metadata import Deadline as GrpclibDeadline
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ._options import RPCOptions
 
 T = TypeVar("T")
+ArgumentT = TypeVar("ArgumentT")
 StreamT = TypeVar("StreamT")
 SendT = TypeVar("SendT")
 RecvT = TypeVar("RecvT")
@@ -102,7 +103,7 @@ class BlockingChannel(Channel):
         self._open_socket = open_socket
         self._lock = threading.Lock()
         self._holder = 0
-        self._process = os.getpid()
+        self._generation = _forks.generation
         self._one: BlockingConnection | None = None
         self._all: set[BlockingConnection] = set()
         self._line: list[ThreadWaiter] = []
@@ -192,20 +193,20 @@ class BlockingChannel(Channel):
 
     @protected
     def _drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if os.getpid() != self._process:
-            coroutine.close()
+        try:
+            value: T = self._locked(run_now, coroutine)
+        finally:
+            coroutine.close()  # It may never have begun.
+        return value
+
+    def _locked(self, function: Callable[[ArgumentT], T], argument: ArgumentT) -> T:
+        """Call a function under the lock."""
+        if _forks.generation != self._generation:
             msg = "this channel was made before os.fork(): it belongs to the parent process"
             raise RPCPluginError(msg, hint="Start a client of its own in each process.")
+        self.acquire()
         try:
-            self.acquire()
-        except BaseException:
-            coroutine.close()
-            raise
-        try:
-            coroutine.send(None)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+            return function(argument)
         except Exception:
             raise
         except BaseException as error:
@@ -213,15 +214,61 @@ class BlockingChannel(Channel):
                 # It may have come in the middle of anything.
                 self._give_up(error)
             raise
-        else:
-            coroutine.close()
-            msg = "a blocking call awaited something that only an event loop can wait for"
-            raise RuntimeError(msg)
         finally:
             self.interruption = None
             if self._forgotten:
                 self._close_forgotten()
             self.release()
+
+    def unary(
+        self,
+        name: str,
+        types: tuple[Any, Any],
+        message: Any,
+        timeout: float | None,
+        metadata: MetadataLike | None,
+    ) -> Any:
+        """Make the whole of a call with one message each way.
+
+        Args:
+            name: The full path.
+            types: Those of the request and of the reply.
+            message: The request.
+            timeout: Seconds that it may take.
+            metadata: What is sent with it.
+
+        Raises:
+            GRPCError: The call has failed.
+            DeadlineExceeded: The deadline passed.
+        """
+        try:
+            return self._unary(name, types, message, timeout, metadata)
+        finally:
+            if interrupts.pending:
+                interrupts.deliver()
+
+    @protected
+    def _unary(
+        self,
+        name: str,
+        types: tuple[Any, Any],
+        message: Any,
+        timeout: float | None,
+        metadata: MetadataLike | None,
+    ) -> Any:
+        if self.interceptors or self.events.active or self.encoding is not None:
+            options: Any = {"timeout": timeout, "metadata": metadata}
+            kind = Cardinality.UNARY_UNARY
+            return self._drive(self.request(name, kind, *types, **options).unary(message))
+        call = UnaryCall(
+            self,
+            name,
+            types,
+            message,
+            new_metadata(metadata) if metadata else None,
+            self.due_of(timeout, None),
+        )
+        return self._locked(UnaryCall.run, call)
 
     def request(
         self,

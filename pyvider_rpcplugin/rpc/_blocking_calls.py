@@ -51,6 +51,16 @@ class Driver(Protocol):
     ) -> AnyCall:
         """Prepare a call."""
 
+    def unary(
+        self,
+        name: str,
+        types: tuple[Any, Any],
+        message: Any,
+        timeout: float | None,
+        metadata: MetadataLike | None,
+    ) -> Any:
+        """Make the whole of a call with one message each way."""
+
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of its calls to its end, waiting."""
 
@@ -344,8 +354,8 @@ class UnaryUnary(Method):
             GRPCError: The call has failed.
             DeadlineExceeded: The deadline passed.
         """
-        driver = self._current()
-        return driver.drive(self._request(driver, timeout, metadata).unary(message))
+        types = (self.request_type, self.reply_type)
+        return self._current().unary(self.name, types, message, timeout, metadata)
 
 
 class UnaryStream(Method):

@@ -229,13 +229,7 @@ class MessageChannel:
             self._acknowledge(credit)
         if compressed:
             data = self._decompress(data)
-        try:
-            return self._codec.decode(data, message_type)
-        except GRPCError:
-            raise
-        except Exception as error:
-            msg = f"a message that is no {getattr(message_type, '__name__', message_type)}: {error}"
-            raise GRPCError(Status.INTERNAL, msg) from error
+        return decode_message(self._codec, data, message_type)
 
     def take_only(self, message_type: Any) -> Any:
         """The message, if nothing else is here; None if something is, and nothing is taken.
@@ -436,6 +430,21 @@ async def wait_until(waiter: Waiter, deadline: Deadline | None) -> None:
         await waiter.wait()
     if scope.cancelled_caught:
         raise DeadlineExceeded
+
+
+def decode_message(codec: CodecBase, data: bytes, message_type: Any) -> Any:
+    """The message of these octets.
+
+    Raises:
+        GRPCError: INTERNAL, they are none.
+    """
+    try:
+        return codec.decode(data, message_type)
+    except GRPCError:
+        raise
+    except Exception as error:
+        msg = f"a message that is no {getattr(message_type, '__name__', message_type)}: {error}"
+        raise GRPCError(Status.INTERNAL, msg) from error
 
 
 def encode_message(

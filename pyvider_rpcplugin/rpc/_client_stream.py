@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from grpclib.encoding.base import CodecBase
     from grpclib.metadata import _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
+
+    from pyvider_rpcplugin.http2 import H2Stream
 
     from ._call import MessageChannel
     from ._channel import Channel
@@ -83,7 +85,8 @@ def response_head(block: HeaderBlock) -> ResponseHead:
     return parsed
 
 
-def _trailers(block: HeaderBlock) -> _Trailers:
+def trailers_of(block: HeaderBlock) -> _Trailers:
+    """What it says, read once."""
     parsed = block.parsed
     if not isinstance(parsed, _Trailers):
         block.parsed = parsed = _Trailers(block)
@@ -556,7 +559,7 @@ class ClientStream(_Base[SendT, RecvT]):
             return status
         block = self._trailer_block
         metadata = new_metadata()
-        if block is not None and _trailers(block).has_metadata:
+        if block is not None and trailers_of(block).has_metadata:
             metadata = decode_metadata(block.fields)
         events = self._owner.events
         if events.active:
@@ -580,7 +583,7 @@ class ClientStream(_Base[SendT, RecvT]):
         block = self._trailer_block
         if block is None:
             return CallStatus(Status.INTERNAL, "the response ended without trailers")
-        trailers = _trailers(block)
+        trailers = trailers_of(block)
         if trailers.has_details:
             return status_from_trailers(block.fields, self._owner.details_codec())
         return trailers.status
@@ -596,8 +599,39 @@ class ClientStream(_Base[SendT, RecvT]):
 
     # --- without a block ---------------------------------------------------------------------
 
-    async def unary(self, message: SendT) -> RecvT:
+    async def resume(
+        self,
+        connection: RPCConnection,
+        stream: H2Stream,
+        tell: Callable[[ClientStream[SendT, RecvT]], None],
+    ) -> RecvT:
+        """Go on with a unary call that somebody else has begun, and see it to its end.
+
+        Args:
+            connection: What it is on.
+            stream: Its stream; the request was sent.
+            tell: Tells this object what has come so far.
+
+        Raises:
+            GRPCError: The call has failed.
+            DeadlineExceeded: The deadline passed.
+        """
+        channel = self._owner
+        codec = self._own_codec or channel.codec
+        self._messages = channel.message_channel(connection, stream, codec, self._due)
+        self.peer = connection.peer
+        self._message_sent = self._ended = self._end_said = True
+        stream.owner = self
+        tell(self)
+        nothing: Any = None
+        return await self.unary(nothing, is_sent=True)
+
+    async def unary(self, message: SendT, *, is_sent: bool = False) -> RecvT:
         """Make the whole of a call with one message each way, as fast as it goes.
+
+        Args:
+            message: The message.
+            is_sent: It was sent.
 
         Raises:
             GRPCError: The call has failed; then the metadata that came is there. For a call that
@@ -605,7 +639,8 @@ class ClientStream(_Base[SendT, RecvT]):
             DeadlineExceeded: The deadline passed.
         """
         try:
-            await self.send_message(message, end=True)
+            if not is_sent:
+                await self.send_message(message, end=True)
             messages = self._open_messages
             while not messages.buffer.ready and messages.failure is None:
                 if self._headers is not None and response_head(self._headers).status is not None:
@@ -629,7 +664,7 @@ class ClientStream(_Base[SendT, RecvT]):
             return None
         if messages.failure is not None or self._owner.events.active:
             return None
-        head, end = response_head(headers), _trailers(trailers)
+        head, end = response_head(headers), trailers_of(trailers)
         if head.status is not None or head.encoding is not None or end.status.status is not _OK:
             return None
         return messages.take_only(self._recv_type)  # type: ignore[no-any-return]

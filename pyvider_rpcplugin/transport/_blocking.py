@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin.transport._stream import SocketStream
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class BlockingSocket:
         self._receive = sock.recv
         self._parts: deque[bytes | memoryview] = deque()
         self.unsent: int = 0
+        keep_from_children(self)
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's."""
+        self._socket.close()
 
     def fileno(self) -> int:
         """The descriptor, to wait on; -1 once it is closed."""
