@@ -180,11 +180,13 @@ class Session(Generic[T]):
     def check_loop(self) -> None:
         """Refuse to be used on another loop than its own: who waits there might never be woken.
 
+        Once it has ended there is nothing left to wait for.
+
         Raises:
             RPCPluginError: Another loop is running than the one that started it, or this is
                 another thread or another process.
         """
-        if self._home is not None:
+        if self._home is not None and not self.finished:
             self._home.check(self.name)
 
     @property
@@ -231,7 +233,8 @@ class Session(Generic[T]):
 
     async def join(self) -> None:
         """Wait until the session has ended, however long it takes; safe to cancel."""
-        await self._finished.wait()
+        if not self._finished.is_set():
+            await self._finished.wait()
 
     async def wait_finished(self) -> None:
         """Wait until the session has ended: shielded, and no longer than its limit.

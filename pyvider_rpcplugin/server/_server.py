@@ -387,6 +387,7 @@ class RPCPluginServer:
     def _request_stop(self, grace: float | None) -> Session[str] | None:
         session = self._session
         if session is not None and not session.finished:
+            session.check_loop()
             if grace is not None and not session.stop_requested.is_set():
                 self._grace = grace
                 session.limit = grace + _END_MARGIN

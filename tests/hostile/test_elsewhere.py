@@ -18,12 +18,13 @@ import anyio.to_thread
 import pytest
 import trio
 
-from pyvider_rpcplugin import RPCPluginError, plugin_client
+from pyvider_rpcplugin import RPCPluginError, plugin_client, plugin_server
 from pyvider_rpcplugin.rpc import Channel, open_channel
 from pyvider_rpcplugin.transport import transport_for
 from tests.plugins import FOLDER
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
+from tests.rpc.support import Echo
 
 from .support import field
 
@@ -196,6 +197,29 @@ async def test_other_tree_of_tasks_is_as_good_as_any() -> None:
             await asyncio.wait([task])
         while not done:
             await anyio.lowlevel.checkpoint()
+
+
+async def test_server_is_stopped_where_it_serves() -> None:
+    server = plugin_server(handler=Echo(), standalone=True)
+    async with server.serve():
+        refused: list[str] = []
+
+        async def stop() -> None:
+            await server.stop()
+
+        def elsewhere() -> None:
+            for run in (asyncio.run, lambda coroutine: trio.run(lambda: coroutine)):
+                try:
+                    run(stop())
+                except RPCPluginError as exc:
+                    refused.append(exc.message)
+
+        await anyio.to_thread.run_sync(elsewhere)
+        assert len(refused) == 2
+        assert "belongs to the process" in in_fork(lambda: step(stop()))
+    # What has ended can be asked to end from anywhere.
+    await anyio.to_thread.run_sync(elsewhere)
+    assert len(refused) == 2
 
 
 async def test_client_is_stopped_where_it_was_started() -> None:
