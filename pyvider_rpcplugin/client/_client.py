@@ -236,16 +236,38 @@ class RPCPluginClient:
             raise RPCPluginError(msg, phase="broker")
         return broker
 
-    def stub(self, stub_class: Callable[[grpclib.client.Channel], T]) -> T:
+    def stub(
+        self,
+        stub_class: Callable[[grpclib.client.Channel], T],
+        *,
+        idempotent: bool | Collection[str] = False,
+    ) -> T:
         """Make a stub that calls this plugin.
 
         It may be made before the start, and it stays good when the client is started again.
 
         Args:
             stub_class: A generated class, or whatever else is called with a channel.
+            idempotent: The names of methods whose calls do no harm when they are made twice; True:
+                all. Those with one request are then made again, up to four times within their
+                deadlines, when the connection was lost, or the plugin answered UNAVAILABLE, before
+                the first reply.
+
+        Raises:
+            ConfigError: There is no method of such a name.
         """
-        handle: Any = ChannelHandle(self._current_channel)
-        return stub_class(handle)
+        handle: Any = self._handle(idempotent)
+        stub = stub_class(handle)
+        if idempotent:
+            handle.check(stub)
+        return stub
+
+    def _handle(self, idempotent: bool | Collection[str]) -> ChannelHandle:
+        if not idempotent:
+            return ChannelHandle(self._current_channel)
+        from ._idempotent import RetryingHandle  # noqa: PLC0415 - few hosts say so
+
+        return RetryingHandle(self._current_channel, idempotent)
 
     def proxy(
         self,
@@ -254,6 +276,7 @@ class RPCPluginClient:
         service_name: str | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, str | bytes] | None = None,
+        idempotent: bool | Collection[str] = False,
     ) -> T:
         """Make an object with the methods of an interface, each of which is a call of this plugin.
 
@@ -264,21 +287,28 @@ class RPCPluginClient:
             service_name: The service's name; by default the interface's.
             timeout: Seconds that each of its calls may take.
             metadata: What is sent along with each.
+            idempotent: The names of methods that do no harm when they are called twice; True: all.
+                See `stub`.
 
         Raises:
             ProtocolError: A method of the interface cannot be called from elsewhere.
+            ConfigError: There is no method of such a name.
         """
         from pyvider_rpcplugin.protocol.typed import make_proxy  # noqa: PLC0415 - not for stubs
 
         from ._back import ProxyPeer  # noqa: PLC0415 - likewise
 
-        return make_proxy(
+        handle: Any = self._handle(idempotent)
+        proxy = make_proxy(
             interface,
-            ProxyPeer(ChannelHandle(self._current_channel), self._current_offers),
+            ProxyPeer(handle, self._current_offers),
             service_name=service_name,
             timeout=timeout,
             metadata=metadata,
         )
+        if idempotent:
+            handle.check(proxy)
+        return proxy
 
     async def check(
         self, interface: Callable[..., object], *, service_name: str | None = None

@@ -429,7 +429,7 @@ class Supervisor:
         if len(self._places) == 1:  # this is the last one
             self._gave_up = True
             self.channel.refuse(
-                functools.partial(self._error, f"is given up: it {words}", exit_, cause)
+                functools.partial(self._error, f"is given up: it {words}", exit_, cause), final=True
             )
 
     def _error(

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from ._server import Servable, Server
     from ._server_stream import ServerStream
     from ._status import CallStatus
-    from .errors import ConnectionLost, DeadlineExceeded
+    from .errors import CallRefused, ConnectionLost, DeadlineExceeded
 
 __all__ = [
+    "CallRefused",
     "CallStatus",
     "Channel",
     "ClientStream",
@@ -52,7 +53,7 @@ _HOMES = {  # A plugin needs the server, a host the channel.
     "_server": ("Servable", "Server"),
     "_server_stream": ("ServerStream",),
     "_status": ("CallStatus",),
-    "errors": ("ConnectionLost", "DeadlineExceeded"),
+    "errors": ("CallRefused", "ConnectionLost", "DeadlineExceeded"),
 }
 
 __getattr__: Callable[[str], object]

@@ -82,6 +82,12 @@ class BalancedChannel(Channel):
         self._waiting: set[_Waiting] = set()
         self._draining: set[Waiter] = set()
         self._refusal: Callable[[], Exception] | None = None
+        self._hopeless = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls may still begin, now or in a while."""
+        return super().alive and (not self._hopeless or bool(self._members))
 
     @property
     def members(self) -> tuple[Channel, ...]:
@@ -98,7 +104,7 @@ class BalancedChannel(Channel):
         if channel.base_fields != self.base_fields:  # with TLS, or without
             self.base_fields = channel.base_fields
             self._blocks.clear()
-        self._refusal = None
+        self.refuse(None)
         self._members.append(channel)
         self._wake_waiting()
 
@@ -116,13 +122,15 @@ class BalancedChannel(Channel):
             waiting.error = error()
         self._wake_waiting()
 
-    def refuse(self, error: Callable[[], Exception] | None) -> None:
+    def refuse(self, error: Callable[[], Exception] | None, *, final: bool = False) -> None:
         """Fail calls that find no channel, those that wait included, until one is added.
 
         Args:
             error: Makes the exception of each call; None: let calls wait.
+            final: Whether it makes no sense to try again in a moment.
         """
         self._refusal = error
+        self._hopeless = final
         if error is not None:
             self.fail_waiting(error)
 

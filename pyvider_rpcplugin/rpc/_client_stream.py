@@ -19,7 +19,7 @@ from ._status import (
     status_from_reset,
     status_from_trailers,
 )
-from .errors import DeadlineExceeded
+from .errors import CallRefused, DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +94,8 @@ def trailers_of(block: HeaderBlock) -> _Trailers:
 
 
 _OK = Status.OK
+# A larger request is not kept for another attempt.
+LARGEST_KEPT = 1 << 20
 NO_MESSAGE = CallStatus(
     Status.INTERNAL, "the server answered OK without the one message that the method returns"
 )
@@ -133,6 +135,8 @@ class ClientStream(_Base[SendT, RecvT]):
         "_own_codec",
         "_owner",
         "_recv_type",
+        "_refused",
+        "_request",
         "_request_metadata",
         "_send_type",
         "_status",
@@ -172,6 +176,8 @@ class ClientStream(_Base[SendT, RecvT]):
         self._end_said = False
         self._cancelled = False
         self._trailers_asked = False
+        self._refused = False
+        self._request: tuple[bytes, bytes] | None = None
         self._observers: list[Callable[[CallStatus], object]] | None = None
         self.initial_metadata: Metadata | None = None
         self.trailing_metadata: Metadata | None = None
@@ -220,8 +226,10 @@ class ClientStream(_Base[SendT, RecvT]):
             return  # The answer is complete: this only says that no more requests are wanted.
         status = status_from_reset(event.code, event.reason)
         if event.refused:  # The server has not begun with it, and will not.
-            status = CallStatus(Status.UNAVAILABLE, event.reason)
-        elif (
+            self._open_messages.fail(CallRefused(event.reason))
+            self._owner.stream_closed()
+            return
+        if (
             status.status is Status.CANCELLED
             and self._due is not None
             and self._due.time_remaining() <= 0
@@ -400,16 +408,47 @@ class ClientStream(_Base[SendT, RecvT]):
             channel.options.max_send_message_size,
             channel.encoding,
         )
+        last = end or not self._cardinality.client_streaming
+        if not self._cardinality.client_streaming and len(encoded[1]) <= LARGEST_KEPT:
+            self._request = encoded
         if self._messages is None:
             await self._begin()
-        last = end or not self._cardinality.client_streaming
-        await self._open_messages.send(*encoded, end_stream=last)
+        try:
+            await self._open_messages.send(*encoded, end_stream=last)
+        except CallRefused as error:
+            await self._begin_again(error)
         if self._open_messages.unwanted and self._cardinality.client_streaming:
             # The server answered before it had heard everything. If it refused, that is the news.
             self._raise_unless_ok(self._final_status())
         self._message_sent = True
         self._ended = last
         self._end_said = end
+
+    async def _begin_again(self, error: GRPCError) -> None:
+        """Make another attempt at a call with one request, if the server has certainly not begun.
+
+        It does that once. Interceptors and listeners have seen the call already.
+
+        Raises:
+            GRPCError: `error`, if it may not be made again, or what the other attempt fails with.
+        """
+        if self._refused or self._request is None or not isinstance(error, CallRefused):
+            raise error
+        self._refused = True
+        await self._attempt(self._request)
+
+    async def _attempt(self, request: tuple[bytes, bytes]) -> None:
+        """Forget what has come of the call, and make it once more."""
+        messages, self._messages = self._messages, None
+        if messages is not None:
+            messages.close()
+            self._owner.stream_closed()
+        self._headers = self._trailer_block = self._status = None
+        self.initial_metadata = self.trailing_metadata = None
+        channel = self._owner
+        connection = channel.connection_now() or await channel.wait_connection(self._due)
+        self._open(connection, end=False, encoding=channel.encoding)
+        await self._open_messages.send(*request, end_stream=True)
 
     async def end(self) -> None:
         """Say that no message will follow (streamed requests only).
@@ -449,9 +488,14 @@ class ClientStream(_Base[SendT, RecvT]):
             raise ProtocolError(msg)
         messages = self._open_messages
         while self._headers is None:
-            if messages.failure is not None:
-                raise messages.failure
-            await messages.wait_received()
+            failure = messages.failure
+            if failure is None:
+                await messages.wait_received()
+            elif isinstance(failure, GRPCError):
+                await self._begin_again(failure)
+                messages = self._open_messages
+            else:
+                raise failure
         await self._take_headers(self._headers)
 
     async def _take_headers(self, block: HeaderBlock) -> None:
@@ -650,7 +694,7 @@ class ClientStream(_Base[SendT, RecvT]):
             if reply is None:
                 reply = await self.recv_message()
                 if self._status is None:
-                    await self._finish(messages)
+                    await self._finish(self._open_messages)
         except BaseException as error:
             self.abandon(error)
             raise
@@ -760,6 +804,7 @@ class ClientStream(_Base[SendT, RecvT]):
             raise ProtocolError(msg)
         if self.initial_metadata is None:
             await self.recv_initial_metadata()
+            messages = self._open_messages
         while self._trailer_block is None and not messages.buffer.eof:
             if messages.failure is not None:
                 raise messages.failure

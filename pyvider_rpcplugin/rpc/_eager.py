@@ -22,7 +22,13 @@ from pyvider_rpcplugin._tasks import waiter_factory
 from pyvider_rpcplugin.http2 import ErrorCode
 
 from ._call import encode_message, encoding_named, wait_until
-from ._client_stream import NO_MESSAGE, TOO_MANY_MESSAGES, ClientStream, response_head
+from ._client_stream import (
+    LARGEST_KEPT,
+    NO_MESSAGE,
+    TOO_MANY_MESSAGES,
+    ClientStream,
+    response_head,
+)
 from ._grpcio import (
     aio,
     code_of,
@@ -32,7 +38,7 @@ from ._grpcio import (
     rpc_error,
 )
 from ._status import OK, CallStatus
-from .errors import ConnectionLost, DeadlineExceeded
+from .errors import CallRefused, ConnectionLost, DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
     from ._connection import RPCConnection
     from ._grpcio import FunctionCodec
     from ._metadata import Deadline
+    from ._retry import Attempts
 
     Encoded = tuple[bytes, bytes]
 
@@ -71,7 +78,7 @@ def _nobody() -> None:
 class EagerStream(ClientStream[Any, Any]):
     """The stream of a call, which tells the call that something has come."""
 
-    __slots__ = ("codec", "encoding", "find_call")
+    __slots__ = ("announced", "attempts", "codec", "encoding", "find_call")
 
     def __init__(
         self,
@@ -86,6 +93,9 @@ class EagerStream(ClientStream[Any, Any]):
         super().__init__(channel, name, metadata, cardinality, object, object, deadline, codec)
         self.codec: FunctionCodec = codec
         self.encoding: MessageEncoding | None = encoding
+        # Of a call that may be made again; None: it may not, unless the server has not begun.
+        self.attempts: Attempts | None = None
+        self.announced: bool = False
         # The connection holds the stream, and that must not keep a call which was dropped.
         self.find_call: Callable[[], Call | None] = _nobody
 
@@ -168,6 +178,24 @@ class EagerStream(ClientStream[Any, Any]):
             self.encoding,
         )
 
+    def pause_after(self, status: CallStatus, cause: Exception | None) -> float | None:
+        """How long to wait before another attempt at the call; None: there is to be none."""
+        if isinstance(cause, CallRefused) and not self._refused and self._headers is None:
+            self._refused = True
+            return 0.0
+        if self.attempts is None:
+            return None
+        return self.attempts.next_pause(self._owner, status.status, self._due)
+
+    def forget_attempt(self) -> None:
+        """Be a call that has not begun."""
+        messages, self._messages = self._messages, None
+        self._headers = self._trailer_block = None
+        if messages is not None:
+            messages.on_window()
+            messages.close()
+            self._owner.stream_closed()
+
     def told(self, status: CallStatus) -> None:
         """The call has ended with this status: tell those who want to know."""
         observers, self._observers = self._observers, None
@@ -186,8 +214,9 @@ class EagerStream(ClientStream[Any, Any]):
 
     async def begin(self, *, wait_for_ready: bool) -> MessageChannel:
         """Open the stream, as soon as there is a connection; the caller flushes."""
-        if self._owner.interceptors or self._owner.events.active:
+        if not self.announced and (self._owner.interceptors or self._owner.events.active):
             await self._announce()
+        self.announced = True
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -220,6 +249,7 @@ class Call:
         self._waiters: list[Waiter] = []
         self._callbacks: list[Callable[[Any], object]] = []
         self._attendant: anyio.CancelScope | None = None
+        self._first: Encoded | None = None
         self._new_waiter = waiter_factory()
         stream.find_call = weakref.ref(self)
         stream.channel.remember_loop()
@@ -250,6 +280,8 @@ class Call:
         """
         stream = self._stream
         channel = stream.channel
+        if first is not None and (stream.attempts is not None or len(first[1]) <= LARGEST_KEPT):
+            self._first = first
         try:
             # Whom the call is announced to may wait.
             announced = channel.interceptors or channel.events.active
@@ -323,6 +355,8 @@ class Call:
     def _settle(self, status: CallStatus, cause: Exception | None = None) -> None:
         if self._status is not None:
             return
+        if status.status is Status.UNAVAILABLE and self._again(status, cause):
+            return
         self._status = status
         self._cause = cause
         stream = self._stream
@@ -339,6 +373,33 @@ class Call:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self._run_callback(callback)
+
+    def _again(self, status: CallStatus, cause: Exception | None) -> bool:
+        """Make the call again, if it may be; say whether it is."""
+        stream = self._stream
+        if self._first is None or self._has_answer():
+            return False
+        pause = stream.pause_after(status, cause)
+        if pause is None:
+            return False
+        scope = anyio.CancelScope()
+        try:
+            stream.channel.start_soon(
+                _attend, stream, scope, self._first, None, self._wait_for_ready, pause
+            )
+        except GRPCError:
+            return False
+        if self._attendant is not None:
+            self._attendant.cancel()
+        self._attendant = scope
+        self._initial = self._trailing = None
+        stream.forget_attempt()
+        return True
+
+    def _has_answer(self) -> bool:
+        """Whether a response has come, or a part of one."""
+        messages = self._stream.messages
+        return messages is not None and messages.buffer.partial
 
     def _run_callback(self, callback: Callable[[Any], object]) -> None:
         try:
@@ -495,6 +556,9 @@ class UnaryResponse(Call):
     def _all_taken(self, messages: MessageChannel) -> bool:
         return True
 
+    def _has_answer(self) -> bool:
+        return self._answered or super()._has_answer()
+
     def _take(self, messages: MessageChannel) -> None:
         """Take the response as soon as it is here: nothing waits for who awaits the call."""
         try:
@@ -526,6 +590,7 @@ class StreamedResponse(Call):
     def __init__(self, stream: EagerStream, *, wait_for_ready: bool) -> None:
         super().__init__(stream, wait_for_ready=wait_for_ready)
         self._reading: bool | None = None  # by `read`, or not
+        self._answered = False
 
     def __aiter__(self) -> _Responses:
         if self._reading:
@@ -550,8 +615,12 @@ class StreamedResponse(Call):
             await self._wait_begun()
             while self._status is None:
                 messages: Any = self._stream.messages
+                if messages is None:  # It is being made again.
+                    await self._wait_begun()
+                    continue
                 response = messages.take_message(object)
                 if response is not None:
+                    self._answered = True
                     self._advance()
                     await messages.after_message()
                     return response
@@ -568,6 +637,9 @@ class StreamedResponse(Call):
             self._give_up(CallStatus(error.status, error.message), error)
         self._raise_for_status()
         return aio().EOF
+
+    def _has_answer(self) -> bool:
+        return self._answered or super()._has_answer()
 
     def _truncated(self) -> CallStatus:
         status = self._stream.final_status()
@@ -689,10 +761,13 @@ async def _attend(
     first: Encoded | None,
     requests: AsyncIterable[Any] | Iterable[Any] | None,
     wait_for_ready: bool,
+    pause: float = 0.0,
 ) -> None:
     """Do for a call what cannot be done at once. It does not keep the call itself."""
     with scope:
         try:
+            if pause:
+                await anyio.sleep(pause)
             messages = stream.messages
             if messages is None:
                 messages = await stream.begin(wait_for_ready=wait_for_ready)

@@ -50,6 +50,8 @@ class MultiCallable:
         self._channel = channel
         self._method = method.decode() if isinstance(method, bytes) else method
         self._codec = FunctionCodec(serialize, deserialize)
+        # Whether its calls do no harm when they are made again.
+        self.idempotent: bool = False
         introduce(type(self), self._call_type)
 
     def __repr__(self) -> str:
@@ -63,7 +65,7 @@ class MultiCallable:
         encoding = channel.encoding
         if compression is not None:
             encoding = encoding_named(encoding_of(compression))
-        return EagerStream(
+        stream = EagerStream(
             channel,
             self._method,
             new_metadata(plain_metadata(metadata)) if metadata else None,
@@ -72,6 +74,11 @@ class MultiCallable:
             self._codec,
             encoding,
         )
+        if self.idempotent:
+            from ._retry import Attempts  # noqa: PLC0415 - few are
+
+            stream.attempts = Attempts()
+        return stream
 
 
 class UnaryRequestMultiCallable(MultiCallable, Generic[CallT]):

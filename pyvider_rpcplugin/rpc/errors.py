@@ -1,6 +1,7 @@
-"""The errors of calls. All of them are grpclib's `GRPCError`, and two say more.
+"""The errors of calls. All of them are grpclib's `GRPCError`, and three say more.
 
 - `ConnectionLost`: UNAVAILABLE, the connection, or the plugin behind it, is gone.
+- `CallRefused`: UNAVAILABLE, the server has certainly not begun with the call.
 - `DeadlineExceeded`: DEADLINE_EXCEEDED, and a TimeoutError.
 """
 
@@ -14,7 +15,7 @@ from grpclib.exceptions import GRPCError
 if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
-__all__ = ["ConnectionLost", "DeadlineExceeded"]
+__all__ = ["CallRefused", "ConnectionLost", "DeadlineExceeded"]
 
 
 class ConnectionLost(GRPCError):
@@ -41,6 +42,17 @@ class ConnectionLost(GRPCError):
     def stderr_tail(self) -> tuple[str, ...]:
         """The last lines that the plugin wrote to stderr."""
         return () if self.exit is None else self.exit.stderr_tail
+
+
+class CallRefused(GRPCError):
+    """The server has said that it has not begun with a call, and will not: it may be made again."""
+
+    def __init__(self, message: str | None) -> None:
+        super().__init__(Status.UNAVAILABLE, message)
+        self.args: tuple[object, ...] = (message,)
+
+    def __str__(self) -> str:
+        return f"{self.status.name}: {self.message}"
 
 
 class DeadlineExceeded(GRPCError, TimeoutError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import pytest
@@ -422,3 +422,37 @@ async def test_a_pool_of_plugins_that_cannot_start_leaves_none() -> None:
     with anyio.fail_after(20), pytest.raises(RPCPluginError) as caught:
         await client.start()
     assert caught.value.exit_status == 3
+
+
+# --- calls that do no harm when they are made twice ------------------------------------------------
+
+
+class Echoing(Protocol):
+    async def nothing(self) -> None: ...
+
+
+async def test_an_idempotent_call_that_had_begun_is_made_again() -> None:
+    with anyio.fail_after(20):
+        async with plugin_client(echo(), restart=SOON) as client:
+            stub = client.stub(EchoStub, idempotent={"Unary"})
+            assert (await stub.Unary(EchoRequest(text="kill-once"))).text == "kill-once"
+            with pytest.raises(ConnectionLost):
+                await client.stub(EchoStub).Unary(EchoRequest(text="kill"))
+
+
+async def test_an_idempotent_call_of_a_plugin_that_is_given_up_fails_at_once() -> None:
+    policy = RestartPolicy(initial_backoff=0.01, max_restarts=1)
+    with anyio.fail_after(20):
+        async with plugin_client(echo(), restart=policy) as client:
+            stub = client.stub(EchoStub, idempotent=True)
+            with pytest.raises(ConnectionLost, match="is given up"):
+                await stub.Unary(EchoRequest(text="kill"))
+
+
+def test_an_idempotent_method_has_to_be_one() -> None:
+    client = plugin_client(echo())
+    with pytest.raises(ConfigError, match="no method 'Unnary'"):
+        client.stub(EchoStub, idempotent={"Unnary"})
+    with pytest.raises(ConfigError, match="no method 'something'"):
+        client.proxy(Echoing, idempotent={"something"})
+    client.proxy(Echoing, idempotent={"nothing"})

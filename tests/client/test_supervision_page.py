@@ -23,14 +23,15 @@ class Greeter:
     """A stub with the page's method, which calls the tests' service."""
 
     def __init__(self, channel: Any) -> None:
-        self.Hello = EchoStub(channel).Unary
+        echo_stub = EchoStub(channel)
+        self.Hello = echo_stub.Unary
 
 
 def hello_request(name: str) -> EchoRequest:
     return EchoRequest(text=name)
 
 
-@pytest.mark.parametrize("name", ["restart", "lazy", "reload", "pool", "events"])
+@pytest.mark.parametrize("name", ["restart", "idempotent", "lazy", "reload", "pool", "events"])
 async def test_the_page_shows_what_works(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {
         "plugin_client": plugin_client,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,6 +35,13 @@ class Echo(EchoBase):
             case "kill":
                 os.write(2, b"last words\n")
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "kill-once":
+                # The first of all plugins that share a temporary folder.
+                mark = os.path.join(tempfile.gettempdir(), "killed")
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os.unlink(mark)
             case "exit":
                 os.write(2, b"going\n")
                 os._exit(int(argument))
