@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ._interface import Method, Parameter
 
-_REF_TEMPLATE = "#/$defs/{name}"
-
 
 async def describe(call: ServerStream[Any, Any]) -> None:
     """Handle the call that asks."""
@@ -77,6 +75,6 @@ def _arguments(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
 
 def _schema(kind: Any) -> dict[str, Any]:
     try:
-        return msgspec.json.schema(kind, ref_template=_REF_TEMPLATE)
+        return msgspec.json.schema(kind)
     except TypeError:  # Something that JSON has no form for.
         return {"description": str(kind)}

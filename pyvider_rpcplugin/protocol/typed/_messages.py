@@ -21,7 +21,7 @@ encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 # What msgspec says of a value that it does not take, or cannot write.
 CANNOT_DECODE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError)
+CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 _MOST_SHOWN = 500

@@ -35,6 +35,7 @@ from ._proto_types import (
     Record,
     camel,
     field_numbers,
+    type_info,
     without_none,
 )
 
@@ -96,7 +97,7 @@ class ProtoFile:
         }
 
     def _fields_of(self, method: Method) -> tuple[list[Field], Field | None, list[int]]:
-        struct: Any = types.type_info(arguments_struct(method))
+        struct: Any = type_info(arguments_struct(method))
         infos = {one.name: one for one in struct.fields}
         lent = {one.name for one in method.parameters if one.reference is not None}
         names = list(method.signature.parameters)[1:]
@@ -110,7 +111,7 @@ class ProtoFile:
             if name in lent:
                 reserved.append(number)
             elif name not in infos:
-                item = self._item(name, types.type_info(method.item), number)
+                item = self._item(name, type_info(method.item), number)
             else:
                 default = method.signature.parameters[name].default
                 default = MISSING if default is REQUIRED else default
@@ -125,7 +126,7 @@ class ProtoFile:
         return field
 
     def _result_of(self, method: Method) -> Kind | Field | None:
-        info = types.type_info(method.result)
+        info = type_info(method.result)
         inner, is_optional = without_none(info)
         if isinstance(inner, types.NoneType):
             return None

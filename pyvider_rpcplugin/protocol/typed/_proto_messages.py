@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from ._interface import Method
     from ._proto_file import Shape
 
-CANNOT_READ = (DecodeError, ValueError, OverflowError, TypeError, RecursionError)
+CANNOT_READ = (
+    DecodeError,
+    msgspec.MsgspecError,
+    ValueError,
+    OverflowError,
+    TypeError,
+    RecursionError,
+)
 
 
 def messages_of(name: str, methods: Mapping[str, Method]) -> dict[str, ProtoMessages]:

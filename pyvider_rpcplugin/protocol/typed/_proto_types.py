@@ -561,7 +561,7 @@ class Namer:
         if not arguments:
             name: str = cls.__name__
             return name
-        words = [_word(self.kind(without_none(types.type_info(one))[0])) for one in arguments]
+        words = [_word(self.kind(without_none(type_info(one))[0])) for one in arguments]
         return f"{typing.get_origin(cls).__name__}Of{'And'.join(words)}"
 
     def _tuple(self, info: types.TupleType) -> Kind:
@@ -571,6 +571,19 @@ class Namer:
         record = Record(f"{name}Tuple", is_array=True)
         record.fields = fields
         return self._once(record)
+
+
+def type_info(kind: Any) -> types.Type:
+    """What msgspec says of a type.
+
+    Raises:
+        ProtocolError: It cannot.
+    """
+    try:
+        return types.type_info(kind)
+    except Exception as error:
+        msg = f"there is no form of Protocol Buffers for {kind}: {error}"
+        raise ProtocolError(msg, phase="proto") from error
 
 
 def unwrapped_type(info: types.Type) -> tuple[types.Type, dict[str, Any]]:
