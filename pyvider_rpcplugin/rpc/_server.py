@@ -88,6 +88,7 @@ class Server:
         methods: The handlers by their methods' full paths.
         generic_handlers: Handlers of grpcio's form that do not list their methods.
         peer: Gives what calls those who call this server, where its owner knows; None: it does not.
+        shows_tracebacks: Whether clients may be told where a handler's exception was raised.
         standing: Methods whose calls live as long as their connection: a stop does not wait for
             them, but for all others, and then ends them.
         admission: Counts connections and calls, and refuses those that are too many.
@@ -104,6 +105,7 @@ class Server:
         self.methods: dict[str, Handler] = {}
         self.standing: set[str] = set()
         self.peer: Callable[[], Any] | None = None
+        self.shows_tracebacks: bool = True
         self.codec: CodecBase = codec or default_codec()
         self._default_codecs = codec is None
         self._own_details_codec = status_details_codec

@@ -448,6 +448,8 @@ class RPCPluginServer:
         tls = plugin_tls(settings, self._tls, standalone=not hosted)
         options = rpc_options(settings)
         rpc = Server(options=options)
+        # A host shows them to who has started both. Anybody may call a server that stands alone.
+        rpc.shows_tracebacks = not self.standalone
         version = self._choose_version(settings)
         served = (self._versions or {}).get(version, (self.protocol, self.handler))
         await register(rpc, *served)

@@ -93,7 +93,7 @@ async def send_error(
     else:
         logger.error("rpc.handler.failed method=%s", stream.head.path, exc_info=error)
     message = f"{type(lone).__name__}: {_text_of(lone)}"[:_LONGEST_MESSAGE]
-    data = _told(lone)
+    data = _told(lone, with_traceback=stream.server.shows_tracebacks)
     metadata = {} if data is None else {ERROR_KEY: data}
     await stream.send_trailing_metadata(status=status, status_message=message, metadata=metadata)
 
@@ -105,7 +105,7 @@ def _text_of(thing: object) -> str:
         return f"({type(second).__name__} in its __str__)"
 
 
-def _told(error: Exception) -> bytes | None:
+def _told(error: Exception, *, with_traceback: bool) -> bytes | None:
     """What is told of an exception, as far as it can be sent."""
     names = {"names": _names(type(error))}
     types = _field_types(type(error))
@@ -114,7 +114,7 @@ def _told(error: Exception) -> bytes | None:
         "args": [arg if _is_sendable(arg) else _text_of(arg) for arg in error.args],
         "fields": {name: value for name, value in fields.items() if _is_sendable(value)},
     }
-    frames = {"traceback": _traceback_of(error)}
+    frames = {"traceback": _traceback_of(error)} if with_traceback else {}
     partial = {"is_complete": False}
     for form in ({**data, **frames}, data, {**partial, **frames}, partial):
         encoded = _encode(names | form)

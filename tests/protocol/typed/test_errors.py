@@ -16,6 +16,7 @@ import pytest
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin import plugin_client, plugin_server
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol.typed import RemoteError, TypedService, make_proxy, raises
 from pyvider_rpcplugin.protocol.typed._errors import ERROR_KEY
@@ -274,3 +275,18 @@ def test_only_exceptions_can_be_registered_and_each_name_once() -> None:
 
     with pytest.raises(ProtocolError, match="two exceptions of the name NotFound"):
         TypedService(Twice())
+
+
+async def test_a_server_that_stands_alone_keeps_its_tracebacks() -> None:
+    server = plugin_server(handler=Shop(), standalone=True, auto_mtls=False)
+    with anyio.fail_after(10):
+        async with server.serve() as address:
+            async with plugin_client(address=address, auto_mtls=False) as client:
+                shop = client.proxy(Shop)
+                with pytest.raises(RemoteError, match="ValueError: of no") as caught:
+                    await shop.fail("any")
+                assert caught.value.traceback == ""
+                with pytest.raises(NotFound, match="pear") as registered:
+                    await shop.find("pear")
+                for error in (caught.value, registered.value):
+                    assert not hasattr(error, "__notes__")
