@@ -29,6 +29,7 @@ pytestmark = pytest.mark.net
 async def test_those_that_say_nothing_keep_nobody_out(
     link: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    began = anyio.current_time()
     async with field(options=FEW, link=link) as here, AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(here.attacker())
@@ -44,8 +45,8 @@ async def test_those_that_say_nothing_keep_nobody_out(
         async with open_channel(Channel(transport.connect)) as another:
             await EchoStub(another).Unary(EchoRequest())
         await here.check_undisturbed()
-    # However many there were in that second.
-    assert 1 <= len(warnings_in(caplog)) <= 3
+    # One a second, however many there were.
+    assert 1 <= len(warnings_in(caplog)) <= 2 + anyio.current_time() - began
 
 
 @pytest.mark.parametrize("link", ["unix", "tcp"])

@@ -39,7 +39,7 @@ def repeated(*frames: Frame, times: int = 1100) -> bytes:
     return b"".join(frame.serialize() for frame in frames) * times
 
 
-def rapid_resets(times: int = 2100) -> bytes:
+def rapid_resets(times: int = 12_000) -> bytes:
     flood = []
     for number in range(1, 2 * times, 2):
         flood += [
