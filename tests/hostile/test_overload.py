@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -175,3 +176,28 @@ async def test_plugin_that_is_busy_refuses_calls_and_still_does_what_its_host_ne
         # It was asked to end, and has: nobody had to kill it.
         assert client.exit is not None
         assert client.exit.status == 0
+
+
+@pytest.mark.interop
+async def test_other_libraries_are_refused_in_words_that_they_know() -> None:
+    grpc: Any = pytest.importorskip("grpc")
+
+    def ask(address: str) -> Any:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                channel.unary_unary("/testing.echo.Echo/Unary")(b"", timeout=10)
+            except grpc.RpcError as error:
+                return error
+        return None
+
+    slow = Slow()
+    async with field(slow, link="tcp", options=RPCOptions(max_concurrent_calls=8)) as here:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(EchoStub(here.channel).ClientStream, [])
+            await slow.enough.wait()
+            refused = await anyio.to_thread.run_sync(ask, here.address)
+            assert refused.code() is grpc.StatusCode.UNAVAILABLE
+            assert "busy with 8 calls" in refused.details()
+            slow.go.set()
+        assert await anyio.to_thread.run_sync(ask, here.address) is None
