@@ -226,7 +226,9 @@ class SyncPluginClient:
         client is started again.
 
         Args:
-            interface: The class that the plugin serves, or a typing.Protocol with its methods.
+            interface: The class that the plugin serves, or a typing.Protocol with its methods. They
+                may also be written as plain functions there, which is what type checkers want:
+                `greeter: Greeter = client.proxy(Greeter)`.
             service_name: The service's name; by default the interface's.
             timeout: Seconds that each of its calls may take.
             metadata: What is sent along with each.

@@ -58,6 +58,9 @@ class BasicProtocol(RPCPluginProtocol):
             # Few plugins have both kinds.
             from .typed import TypedService  # noqa: PLC0415
 
+            use_threads = getattr(handler, "_use_threads", None)
+            if use_threads is not None:  # It is one of plain functions.
+                use_threads(server.threads)
             server.add_service(TypedService(handler, self.service_name))
 
 

@@ -16,11 +16,15 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "blocking.md").read_text()
 
 
-def run(name: str, example: str) -> list[str]:
+def shown(name: str) -> str:
     [program] = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    return program
+
+
+def run(program: str, folder: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT / "examples" / example,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=25,
@@ -32,8 +36,14 @@ def run(name: str, example: str) -> list[str]:
 
 
 def test_the_host():
-    assert run("host", "quickstart") == ["Hello, Ada!", "3", "2", "1"]
+    assert run(shown("host"), ROOT / "examples" / "quickstart") == ["Hello, Ada!", "3", "2", "1"]
+
+
+def test_the_host_with_the_plugin_of_plain_functions(tmp_path):
+    (tmp_path / "greeter_plugin.py").write_text(shown("plugin"))
+    assert run(shown("host"), tmp_path) == ["Hello, Ada!", "3", "2", "1"]
 
 
 def test_the_stubs():
-    assert run("stubs", "protobuf") == ["Hello, Ada!", "1000", "2", "1", "too late"]
+    folder = ROOT / "examples" / "protobuf"
+    assert run(shown("stubs"), folder) == ["Hello, Ada!", "1000", "2", "1", "too late"]

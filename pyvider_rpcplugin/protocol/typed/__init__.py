@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._raises import raises
     from ._results import ResultStream
     from ._service import TypedService
+    from ._threads import in_threads
 
 __all__ = [
     "Loans",
@@ -32,6 +33,7 @@ __all__ = [
     "TypedService",
     "check",
     "describe_services",
+    "in_threads",
     "make_proxy",
     "proto_of",
     "raises",
@@ -47,6 +49,7 @@ _HOMES = {  # A plugin serves, a host calls.
     "_raises": ("raises",),
     "_results": ("ResultStream",),
     "_service": ("TypedService",),
+    "_threads": ("in_threads",),
 }
 
 __getattr__: Callable[[str], object]

@@ -13,6 +13,7 @@ from pyvider_rpcplugin.rpc._blocking_calls import Sender, send_all
 
 from ._interface import checked_interface, methods_of
 from ._proxy import CalledMethod, Caller, ProxyBase, function_for, named_after
+from ._threads import async_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,6 +74,8 @@ def make_blocking_proxy(
     Arguments and errors are those of `make_proxy`; `current` gives what calls go through.
     """
     kind = checked_interface(interface)
+    if not methods_of(kind):
+        kind = async_form(kind)
     caller = BlockingCaller(current, kind, service_name, timeout=timeout, metadata=metadata)
     return _proxy_class(kind)(caller)
 

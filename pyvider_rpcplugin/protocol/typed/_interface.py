@@ -119,7 +119,7 @@ def methods_of(interface: type) -> dict[str, Method]:
     found: dict[str, Method] = {}
     seen: set[str] = set()
     for base in interface.__mro__:
-        if base in _NO_INTERFACES:
+        if base in NO_INTERFACES:
             continue
         for name, value in vars(base).items():
             if name.startswith("_") or name in seen:
@@ -132,7 +132,7 @@ def methods_of(interface: type) -> dict[str, Method]:
     return found
 
 
-_NO_INTERFACES = frozenset((object, typing.Generic, typing.Protocol))
+NO_INTERFACES = frozenset((object, typing.Generic, typing.Protocol))
 
 
 def names_of(handler: type) -> list[str]:
@@ -140,7 +140,7 @@ def names_of(handler: type) -> list[str]:
     names = [handler.__name__]
     for base in handler.__mro__[1:]:
         is_interface = getattr(base, "_is_protocol", False) or inspect.isabstract(base)
-        if is_interface and base not in _NO_INTERFACES and _offers(base):
+        if is_interface and base not in NO_INTERFACES and _offers(base):
             names.append(base.__name__)
     return names
 
@@ -161,7 +161,7 @@ def _method_of(interface: type, name: str, function: types.FunctionType) -> Meth
         if not any(word in str(said) for word in _ASYNC_WORDS):
             return None
     where = f"{interface.__name__}.{name}()"
-    hints = _hints(inner, where)
+    hints = hints_of(inner, where)
     if "return" not in hints:
         msg = f"{where} has no annotation for what it returns"
         raise ProtocolError(msg, hint="write -> None if that is nothing", phase="serve")
@@ -187,11 +187,16 @@ def _method_of(interface: type, name: str, function: types.FunctionType) -> Meth
         result=returned if item is None else item.item,
         streams=item is not None,
         is_awaited=is_coroutine,
-        errors=_errors_of(interface, name),
+        errors=errors_of(interface, name),
     )
 
 
-def _hints(function: Callable[..., Any], where: str) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
+    """A function's annotations, resolved.
+
+    Raises:
+        ProtocolError: They cannot be read.
+    """
     try:
         return typing.get_type_hints(function, include_extras=True)
     except NameError:
@@ -275,7 +280,8 @@ def _reference(annotation: Any, where: str) -> tuple[Stream | Function | None, b
     return Function(tuple(taken), returned[-1]), False
 
 
-def _errors_of(interface: type, name: str) -> tuple[type[Exception], ...]:
+def errors_of(interface: type, name: str) -> tuple[type[Exception], ...]:
+    """The exceptions that a method raises as themselves on the other side."""
     found: list[type[Exception]] = []
     for base in interface.__mro__:
         for owner in (base, base.__dict__.get(name)):
