@@ -380,7 +380,7 @@ class _Runtime:
             self._channel = BlockingChannel(
                 self._open_socket,
                 scheme=link.scheme,
-                options=rpc_options(launch.settings),
+                options=rpc_options(launch.settings, launch.default_deadline),
                 on_lost=link.explain_loss,
                 interceptors=() if launch.channel is None else launch.channel.interceptors,
             )

@@ -147,6 +147,11 @@ class Launch:
             self.exit = self.process.exit
 
     @property
+    def default_deadline(self) -> float | None:
+        """Seconds that a call may take which has no deadline of its own."""
+        return self._options.default_deadline
+
+    @property
     def launches(self) -> tuple[Launch, ...]:
         """Itself: see `Supervisor`."""
         return (self,)

@@ -31,7 +31,7 @@ async def test_each_form_of_client_calls_each_form_of_service(
     program = SERVICES[service].__file__ or ""
     with anyio.fail_after(10):
         async with plugin_client([sys.executable, program, loop]) as started:
-            seen = await CLIENTS[client].conduct(started)
+            seen = await CLIENTS[client](started)
     cannot = missing(client, anyio_backend_name)
     assert seen == {name: value for name, value in EXPECTED.items() if name not in cannot}
 

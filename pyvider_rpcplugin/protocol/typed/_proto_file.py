@@ -98,24 +98,24 @@ class ProtoFile:
 
     def _fields_of(self, method: Method) -> tuple[list[Field], Field | None, list[int]]:
         struct: Any = type_info(arguments_struct(method))
-        infos = {one.name: one for one in struct.fields}
+        infos = {one.name: one.type for one in struct.fields}
         lent = {one.name for one in method.parameters if one.reference is not None}
         names = list(method.signature.parameters)[1:]
-        numbers = field_numbers(
-            method.where, [(one, infos[one].type if one in infos else None) for one in names]
-        )
+        streamed = [one for one in names if one not in infos and one not in lent]
+        said = {**infos, **{one: type_info(method.item) for one in streamed}}
+        numbers = field_numbers(method.where, [(one, said.get(one)) for one in names])
         fields: list[Field] = []
         item: Field | None = None
         reserved: list[int] = []
         for name, number in zip(names, numbers, strict=True):
             if name in lent:
                 reserved.append(number)
-            elif name not in infos:
-                item = self._item(name, type_info(method.item), number)
+            elif name in streamed:
+                item = self._item(name, said[name], number)
             else:
                 default = method.signature.parameters[name].default
                 default = MISSING if default is REQUIRED else default
-                fields.append(self._namer.field(name, infos[name].type, number, default=default))
+                fields.append(self._namer.field(name, infos[name], number, default=default))
         return fields, item, reserved
 
     def _item(self, name: str, info: types.Type, number: int) -> Field:
