@@ -49,9 +49,9 @@ def plugin_server(
     """Make a plugin's server.
 
     Args:
-        protocol: What registers the handler. A handler that says itself what it serves, such as
-            one derived from a class that grpclib generated, needs none. A mapping is the same as
-            `versions`.
+        protocol: What registers the handler. A handler that says itself what it serves needs none:
+            one derived from a class that grpclib generated, or one whose class has public async
+            methods. A mapping is the same as `versions`.
         handler: The object whose methods are called.
         transport: "unix" or "tcp"; by default unix where there is such a thing.
         host: The address to bind with tcp, 127.0.0.1 by default.

@@ -511,7 +511,7 @@ class RPCPluginServer:
             rpc.add_service(self._health)
             rpc.admission.vital.add(self._health.check_method)
         if settings.reflection_enabled:
-            reflection = ReflectionService(lambda: rpc.services)
+            reflection = ReflectionService(lambda: _public(rpc), lambda: _described(rpc))
             rpc.add_service(reflection)
             rpc.standing.update(reflection.methods)
         if self._hosted:
@@ -642,6 +642,17 @@ class _Shared:
         """Let last answers leave, for as long as the host reads them."""
         with anyio.move_on_after(_LAST_WORDS_TIMEOUT):
             await self.ways.flush()
+
+
+def _public(rpc: Server) -> list[str]:
+    """The services that are for others, too, and not only for hosts of this library."""
+    return [name for name in rpc.services if not name.startswith("pyvider.rpcplugin.")]
+
+
+def _described(rpc: Server) -> list[Any]:
+    """The descriptors of services that know them without a generated module."""
+    services = {getattr(handler, "service", None) for handler in rpc.methods.values()}
+    return [pool for service in services if service for pool in service.descriptor_pools()]
 
 
 async def _serve_calls(

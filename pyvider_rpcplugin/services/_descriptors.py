@@ -1,6 +1,7 @@
 """What the reflection service answers, from the descriptors that generated code has registered.
 
-Loaded when somebody asks. A service of another kind is listed, but nothing describes it.
+Loaded when somebody asks. A service that says nothing of its messages is listed, but nothing
+describes it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class _Wrong(Exception):
 class Answers:
     """Answers the requests of one stream."""
 
-    def __init__(self, services: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, services: Callable[[], Iterable[str]], pools: Iterable[Any] = ()) -> None:
         self._services = services
         # From protobuf 6 on the annotations of its pool differ from those before.
         self._pool: Any = descriptor_pool.Default()
-        self._own_pool: Any = health_pool()
+        self._pools: list[Any] = [self._pool, health_pool(), *pools]
         self._sent: set[str] = set()
 
     def answer(self, request: bytes) -> bytes:
@@ -81,7 +82,7 @@ class Answers:
         raise _Wrong(Status.INVALID_ARGUMENT, "the request asks for nothing that is known here")
 
     def _file(self, find: str, name: str, what: str) -> bytes:
-        for pool in (self._pool, self._own_pool):
+        for pool in self._pools:
             try:
                 return self._with_dependencies(getattr(pool, find)(name))
             except KeyError:

@@ -38,13 +38,19 @@ class _Message(bytes):
 class ReflectionService:
     """Tells which services there are, and how they are described in Protocol Buffers."""
 
-    def __init__(self, services: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        services: Callable[[], Iterable[str]],
+        pools: Callable[[], Iterable[Any]] = tuple,
+    ) -> None:
         """Make the service.
 
         Args:
             services: Says which services there are.
+            pools: Makes the descriptors of those that no generated module has registered.
         """
         self._services = services
+        self._pools = pools
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -59,7 +65,7 @@ class ReflectionService:
     async def _info(self, stream: Any) -> None:
         from ._descriptors import Answers  # noqa: PLC0415 - loads protobuf's descriptors
 
-        answers = Answers(self._services)
+        answers = Answers(self._services, self._pools())
         async for request in stream:
             try:
                 answer = answers.answer(request)

@@ -242,18 +242,22 @@ class ProtoFile:
             described.proto3_optional = True
         return described
 
-    def message_classes(self) -> dict[str, Any]:
-        """The classes of the messages, by their names in the file."""
+    def pool(self) -> descriptor_pool.DescriptorPool:
+        """Make a pool that has the file, and those that it imports."""
         pool = descriptor_pool.DescriptorPool()
         for module in _KNOWN:
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-        file = self.descriptor()
-        pool.AddSerializedFile(file.SerializeToString())
+        pool.AddSerializedFile(self.descriptor().SerializeToString())
+        return pool
+
+    def message_classes(self) -> dict[str, Any]:
+        """The classes of the messages, by their names in the file."""
+        pool = self.pool()
         return {
             one.name: message_factory.GetMessageClass(
                 pool.FindMessageTypeByName(self._full(one.name))
             )
-            for one in file.message_type
+            for one in self.descriptor().message_type
         }
 
     # --- text --------------------------------------------------------------------------------

@@ -84,6 +84,15 @@ class TypedService:
             raise GRPCError(Status.UNIMPLEMENTED, msg)
         return found
 
+    def descriptor_pools(self) -> list[Any]:
+        """What describes it to who asks by reflection, under each of its names."""
+        from ._proto_file import ProtoFile  # noqa: PLC0415 - for others than Python
+
+        try:
+            return [ProtoFile(name, self.methods, self.doc).pool() for name in self.names]
+        except ProtocolError:
+            return []  # It is served in one format only.
+
     def __mapping__(self) -> dict[str, Handler]:
         """Return the handlers by their methods' full paths."""
         methods: dict[str, Handler] = {

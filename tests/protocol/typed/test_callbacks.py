@@ -30,6 +30,8 @@ from pyvider_rpcplugin.protocol.typed import RemoteError
 from pyvider_rpcplugin.rpc import ConnectionLost, Server
 from tests.plugins.calling_plugin import Calling, Stopped, StoreAPI
 from tests.protocol.typed.support import called
+from tests.protos.echo_grpc import EchoStub
+from tests.protos.echo_pb2 import EchoRequest
 
 pytestmark = pytest.mark.process
 
@@ -326,3 +328,25 @@ async def test_a_server_that_is_attached_to_cannot_call_back() -> None:
                 with pytest.raises(GRPCError, match="only between a plugin and the host") as e:
                     await calling.report(report)
                 assert e.value.status is Status.FAILED_PRECONDITION
+
+
+async def test_a_handler_of_generated_code_calls_its_host_too(tmp_path: Path) -> None:
+    program = tmp_path / "plugin.py"
+    program.write_text(f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from pyvider_rpcplugin import context, plugin_server
+from tests.plugins.calling_plugin import StoreAPI
+from tests.protos.echo_grpc import EchoBase
+from tests.protos.echo_pb2 import EchoReply
+class Echo(EchoBase):
+    async def Unary(self, stream):
+        request = await stream.recv_message()
+        await stream.send_message(EchoReply(text=await context().host(StoreAPI).get(request.text)))
+    ServerStream = ClientStream = Bidi = Unary
+plugin_server(handler=Echo()).run()
+""")
+    with anyio.fail_after(10):
+        async with plugin_client([sys.executable, str(program)], services=[Store(a="1")]) as client:
+            reply = await client.stub(EchoStub).Unary(EchoRequest(text="a"))
+            assert reply.text == "1"

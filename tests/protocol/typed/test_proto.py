@@ -19,6 +19,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from hypothesis import given, settings
 
+from pyvider_rpcplugin import plugin_client, plugin_server
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.protocol.typed import TypedService, make_proxy, proto_of
 from pyvider_rpcplugin.protocol.typed._interface import methods_of
@@ -26,6 +27,7 @@ from pyvider_rpcplugin.protocol.typed._proto_file import ProtoFile
 from pyvider_rpcplugin.protocol.typed._proto_messages import ProtoMessages
 from pyvider_rpcplugin.protocol.typed._proto_types import BUILTIN_TYPES, MISSING, builtins
 from pyvider_rpcplugin.rpc import RawCodec, Server
+from pyvider_rpcplugin.services._descriptors import Answers
 from tests.protocol.typed.support import served
 from tests.protocol.typed.test_values import (
     Account,
@@ -328,3 +330,28 @@ def test_nan_and_extreme_times_go_through() -> None:
         request.Clear()
         file.shapes["one"].request.fill(request, {"value": builtins(value)})
         assert same(messages.arguments(request.SerializeToString()).value, value)
+
+
+async def test_reflection_describes_the_service() -> None:
+    class Odd:
+        async def take(self, value: complex) -> None: ...
+
+    everything = TypedService(Everything(), "some.Everything")
+    pools = [*everything.descriptor_pools(), *TypedService(Odd()).descriptor_pools()]
+    answers = Answers(lambda: ["some.Everything"], pools)
+    request = bytes([0x22, len("some.Everything")]) + b"some.Everything"
+    file = plain(ProtoFile("some.Everything", everything.methods).descriptor())
+    answer = answers.answer(request)
+    assert file.message_type[0].SerializeToString() in answer
+    assert b"google/protobuf/timestamp.proto" in answer
+
+    with anyio.fail_after(10):
+        server = plugin_server(handler=Everything(), standalone=True, auto_mtls=False)
+        async with server.serve() as address:
+            async with plugin_client(address=address, auto_mtls=False) as client:
+                channel = client.grpc_channel
+                path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+                asked = bytes([0x22, len("Everything")]) + b"Everything"
+                kind = Cardinality.STREAM_STREAM
+                [answer] = await raw(channel, path, kind, asked)
+                assert b"TakeRequest" in answer
