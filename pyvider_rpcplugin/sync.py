@@ -32,7 +32,7 @@ from pyvider_rpcplugin.rpc._blocking_grpcio import SyncChannel
 from pyvider_rpcplugin.rpc._channel import gone_error
 from pyvider_rpcplugin.rpc._metadata import effective_deadline
 from pyvider_rpcplugin.rpc.errors import DeadlineExceeded
-from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, check_health, rpc_options
+from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, check_health
 from pyvider_rpcplugin.transport import blocking_socket
 
 if TYPE_CHECKING:
@@ -377,15 +377,14 @@ class _Runtime:
                 return
             launch, link = self._launch()
             self._first = sock
+            channel = launch.channel
             self._channel = BlockingChannel(
                 self._open_socket,
                 scheme=link.scheme,
-                options=rpc_options(launch.settings, launch.default_deadline),
+                options=None if channel is None else channel.options,
                 on_lost=link.explain_loss,
-                interceptors=() if launch.channel is None else launch.channel.interceptors,
+                interceptors=() if channel is None else channel.interceptors,
             )
-            if launch.channel is not None:
-                self._channel.interceptors = launch.channel.interceptors
             self.driver = cast("Driver", self._channel)
         except BaseException:
             await client.stop()
