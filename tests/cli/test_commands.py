@@ -16,7 +16,7 @@ from pyvider_rpcplugin import __version__
 from pyvider_rpcplugin.testing import scripted_plugin
 from tests.interop.go.conftest import go_programs  # noqa: F401 - a fixture
 
-from .conftest import GREETER, PROTOBUF, ROOT, as_json, cli, printed
+from .program import GREETER, PROTOBUF, ROOT, as_json, cli, printed
 
 pytestmark = pytest.mark.process
 

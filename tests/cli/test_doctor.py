@@ -16,7 +16,7 @@ import pytest
 from pyvider_rpcplugin.config import load_settings
 from pyvider_rpcplugin.testing import scripted_plugin
 
-from .conftest import GREETER, as_json, printed
+from .program import GREETER, as_json, printed
 
 from pyvider_rpcplugin.cli._doctor import Diagnosis, diagnose  # isort: skip - typer may be missing
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.pages import DOCS
 
-from .conftest import ROOT, printed
+from .program import ROOT, printed
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
