@@ -446,9 +446,9 @@ class BlockingChannel(Channel):
             if self._let_helper(self._explain_end, connection):
                 return
             self._occupied -= 1
-        self._fail(connection, None)
+        self._fail_calls(connection, None)
 
-    def _fail(self, connection: Any, ended: Any) -> None:
+    def _fail_calls(self, connection: Any, ended: Any) -> None:
         if self._closed:
             connection.fail_calls(closed_error)
         elif ended is not None:
@@ -461,7 +461,7 @@ class BlockingChannel(Channel):
         for connection in list(self._all):
             cause = ConnectionError(f"it was given up: {type(error).__name__} came in between")
             connection.give_up(cause)
-            self._fail(connection, None)
+            self._fail_calls(connection, None)
 
     def call_in_loop(self, function: Callable[[], object]) -> None:
         """Have a function called in the loop that `run` runs in."""
@@ -519,7 +519,7 @@ class BlockingChannel(Channel):
 
     def _note_end(self, connection: BlockingConnection, ended: PluginExit | None) -> None:
         self._occupied -= 1
-        self._fail(connection, ended)
+        self._fail_calls(connection, ended)
         self._wake_line()
 
     def close(self) -> None:

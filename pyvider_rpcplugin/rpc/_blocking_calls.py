@@ -423,7 +423,7 @@ KINDS: dict[Cardinality, type[Method]] = {
 def make_blocking(stub: T, current: Callable[[], Driver]) -> T:
     """Make plain functions of the methods of a stub that grpclib's plugin has generated."""
     for name, method in vars(stub).items():
-        kind = getattr(method, "_cardinality", None)
+        kind: Any = getattr(method, "_cardinality", None)
         if kind in KINDS and hasattr(method, "open"):
             blocking = KINDS[kind](
                 current, method.name, kind, method.request_type, method.reply_type
