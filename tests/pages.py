@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -33,11 +34,11 @@ def shown(page: str, name: str) -> str:
     return code
 
 
-async def run_shown(page: str, name: str, **names: object) -> dict[str, object]:
+async def run_shown(page: str, name: str, **names: object) -> dict[str, Any]:
     """Run a block that awaits as the body of a function; return what its names were at the end."""
     body = textwrap.indent(shown(page, name), "    ")
     code = f"async def shown():\n{body}\n    return locals()\n"
     exec(compile(code, f"{page}: {name}", "exec"), names)
     with anyio.fail_after(20):
-        result: dict[str, object] = await names["shown"]()  # type: ignore[operator]
+        result: dict[str, Any] = await names["shown"]()  # type: ignore[operator]
     return result

@@ -119,7 +119,7 @@ class GreeterModule:
 
 @pytest.mark.process
 async def test_a_stub_of_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "greeter_pb2_grpc", GreeterModule)  # type: ignore[misc]
+    monkeypatch.setitem(sys.modules, "greeter_pb2_grpc", GreeterModule)
     with anyio.fail_after(10):
         async with plugin_client(echo()) as client:
             names = {"client": client, "HelloRequest": lambda name: EchoRequest(text=name)}
