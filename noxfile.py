@@ -186,6 +186,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def chaos(session: nox.Session) -> None:
+    """Kill, stop, cut and starve plugins and hosts by chance, under load; see `-- --help`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
     """Measure the installed wheel beside other libraries; see `-- --help`."""
     session.install("build")
