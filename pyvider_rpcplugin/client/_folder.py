@@ -64,10 +64,10 @@ def socket_folder(parent: str, group: str = "") -> Generator[str | None]:
         yield folder
     finally:
         # Not in a process that was forked off: it is its parent's.
+        os.close(lock)  # First, as reading the folder takes a descriptor, and there may be none.
         if maker == os.getpid():
             with contextlib.suppress(OSError):
                 remove(folder)
-        os.close(lock)
 
 
 def _make_in(parent: str) -> tuple[str, int] | None:

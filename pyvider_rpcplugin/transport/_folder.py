@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+import time
 
 if sys.platform != "win32":
     import fcntl
@@ -13,6 +14,10 @@ if sys.platform != "win32":
 # What the names of all such folders begin with.
 PREFIX = "rpcplugin-"
 _LOCK = "lock"
+# The lock's name until it is locked, and how many seconds old a folder has to be in which that has
+# not happened: who makes one needs a moment.
+_UNLOCKED = "lock-"
+_OLD = 60.0
 
 
 def new_name(kind: str = "") -> str:
@@ -39,15 +44,20 @@ def make_locked(parent: str, name: str) -> tuple[str, int]:
     sweep(parent)
     folder = os.path.join(parent, name)
     os.mkdir(folder, 0o700)
-    path = os.path.join(folder, _LOCK)
     # The file gets its name only when it is locked: before that, somebody else's sweep would
     # take the folder for one that was left.
-    lock = os.open(path + "-", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    path = os.path.join(folder, _UNLOCKED)
+    lock = -1
     try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(path + "-", path)
+        os.rename(path, os.path.join(folder, _LOCK))
     except OSError:
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.rmdir(folder)
         raise
     return folder, lock
 
@@ -59,7 +69,7 @@ def remove(folder: str) -> None:
         OSError: Something else is, or it cannot be removed.
     """
     for entry in os.scandir(folder):
-        if entry.name == _LOCK or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+        if entry.name in {_LOCK, _UNLOCKED} or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
             os.unlink(entry.path)
     os.rmdir(folder)
 
@@ -77,7 +87,13 @@ def sweep(parent: str) -> None:
             found = entry.stat(follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                lock = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Whoever made it is just about to lock it, or has ended before that.
+                if time.time() - found.st_mtime > _OLD:
+                    remove(entry.path)
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(entry.path)

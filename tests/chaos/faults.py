@@ -51,6 +51,7 @@ class Run:
         self.random = random.Random(seed)
         self.faults: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.answered: set[str] = set()
         self.once: set[str] = set()
@@ -100,6 +101,7 @@ class Run:
             f"  the latest was {max(self.longest, 0):.2f} s over its deadline",
             f"  host's memory: middle {self.middle >> 10} KiB, end {self.resident[-1] >> 10} KiB",
         ]
+        lines += [f"    {count} {reason}" for reason, count in self.reasons.most_common(12)]
         return "\n".join([*lines, *(f"  WRONG: {one}" for one in self.wrong)])
 
     @property
@@ -126,6 +128,7 @@ class Run:
                     await one_call(stub, kind, text, deadline, rng)
             except GRPCError as error:
                 result = error.status.name
+                self.reasons[f"{result}: {(error.message or '')[:110]}"] += 1
                 if result not in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}:
                     self.wrong.append(f"call {text} ({kind}): {error}")
             except TimeoutError:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -149,3 +151,42 @@ def test_a_dead_socket_is_removed_and_nothing_else(place: Path) -> None:
     path.touch()
     remove_dead_socket(str(path))
     assert path.exists()
+
+
+def test_a_folder_whose_maker_was_killed_before_it_locked_it_is_removed_later(place: Path) -> None:
+    new, old = place / f"{PREFIX}new", place / f"{PREFIX}old"
+    for folder in (new, old):
+        folder.mkdir()
+        (folder / "lock-").touch()
+    os.utime(old, (0, 0))
+    with socket_folder(str(place)):
+        assert new.exists()
+        assert not old.exists()
+
+
+@pytest.mark.parametrize("when", ["making", "leaving"])
+def test_a_lack_of_descriptors_leaves_no_folder(place: Path, when: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare: list[int] = []
+
+    def use_up() -> None:
+        spare.append(os.open(os.devnull, os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare[0] + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                spare.append(os.open(os.devnull, os.O_RDONLY))
+
+    try:
+        if when == "leaving":
+            with socket_folder(str(place)):
+                use_up()
+        else:
+            use_up()
+            with pytest.raises(TransportError, match="too many open files"):
+                with socket_folder(str(place)):
+                    pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in spare:
+            os.close(descriptor)
+    assert list(place.iterdir()) == []
