@@ -395,9 +395,8 @@ def certs_show(
     for one in found:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="cyan")
-        for name, value in one.items():
-            shown = ", ".join(value) if isinstance(value, list) else str(value)
-            table.add_row(name.replace("_", " "), escape(shown))
+        for name, value in {**one, "names": ", ".join(one["names"])}.items():
+            table.add_row(name.replace("_", " "), escape(str(value)))
         console.print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import msgspec
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.client import RPCPluginClient
 
     from ._reflect import Catalogue, Method, Service
+
+Schema = dict[str, Any]
 
 _KINDS = {
     "unary_unary": Cardinality.UNARY_UNARY,
@@ -70,7 +72,7 @@ async def call(
         codec=MSGPACK if service.form == "typed" else None,
     )
     async with stream:
-        if not kind.client_streaming:
+        if not method.kind.startswith("stream_"):
             await _send_one(stream, messages, write)
             async for reply in stream:
                 tell(read(reply))
@@ -153,22 +155,25 @@ def _typed_text(data: bytes) -> str:
     return msgspec.json.encode(msgspec.msgpack.decode(data)).decode()
 
 
-def _with_bytes(value: Any, schema: Any, shared: dict[str, Any]) -> Any:
+def _with_bytes(value: Any, schema: Any, shared: Schema) -> Any:
     """JSON has no bytes: what should be some is base64 there."""
     if not isinstance(schema, dict):
         return value
-    shared = {**shared, **schema.get("$defs", {})}
-    if "$ref" in schema:
-        return _with_bytes(value, shared.get(schema["$ref"].rpartition("/")[2]), shared)
+    known = cast("Schema", schema)
+    shared = {**shared, **known.get("$defs", {})}
+    if "$ref" in known:
+        return _with_bytes(value, shared.get(known["$ref"].rpartition("/")[2]), shared)
     if isinstance(value, dict):
-        known = schema.get("properties", {})
-        others = schema.get("additionalProperties")
+        properties: Schema = known.get("properties", {})
+        others: Any = known.get("additionalProperties")
         return {
-            name: _with_bytes(one, known.get(name, others), shared) for name, one in value.items()
+            name: _with_bytes(one, properties.get(name, others), shared)
+            for name, one in cast("Schema", value).items()
         }
     if isinstance(value, list):
-        return [_with_bytes(one, schema.get("items"), shared) for one in value]
-    if isinstance(value, str) and schema.get("contentEncoding") == "base64":
+        items: list[Any] = value
+        return [_with_bytes(one, known.get("items"), shared) for one in items]
+    if isinstance(value, str) and known.get("contentEncoding") == "base64":
         try:
             return binascii.a2b_base64(value, strict_mode=True)
         except binascii.Error as exc:

@@ -104,7 +104,7 @@ async def connected(
         ConfigError: An argument is wrong.
     """
     transport = _Transport()
-    options = {"auto_mtls": False, **(server or {})}
+    options: dict[str, Any] = {"auto_mtls": False, **(server or {})}
     plugin = plugin_server(protocol, handler, transport, **options)
     async with plugin.serve(debug=True) as address:
 
@@ -116,7 +116,7 @@ async def connected(
         record = ReattachConfig(
             network="unix", address=address, protocol_version=version, test=True
         )
-        settings = {"auto_mtls": False, "protocol_versions": [version], **client}
+        settings: dict[str, Any] = {"auto_mtls": False, "protocol_versions": [version], **client}
         async with plugin_client(reattach=record, runner=runner, **settings) as host:
             yield host
 

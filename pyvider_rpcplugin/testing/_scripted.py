@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -148,7 +149,13 @@ def _take(verb: str, value: str) -> None:
         case "not-grpc":
             _greet_wrongly()
         case "ignore-sigterm":
-            signal.signal(signal.SIGTERM, lambda *_: None)
+            signal.signal(signal.SIGTERM, _ignore)
+        case _:
+            pass  # It is for what is served.
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing at a signal."""
 
 
 def _greet_wrongly() -> None:
@@ -163,14 +170,17 @@ def _greet_wrongly() -> None:
 
 def _serve(taken: set[str]) -> None:
     from pyvider_rpcplugin import plugin_server  # noqa: PLC0415 - the steps do not need it
-    from pyvider_rpcplugin.server import _server  # noqa: PLC0415 - likewise
 
-    module: Any = _server
+    module: Any = importlib.import_module("pyvider_rpcplugin.server._server")
     if "ignore-shutdown" in taken:
         controller = module.ControllerService
-        module.ControllerService = lambda before, _: controller(before, lambda: None)
+
+        def deaf(before: Any, _: object) -> Any:
+            return controller(before, lambda: None)
+
+        module.ControllerService = deaf
     if "ignore-sigterm" in taken:
-        module._catch_signals = lambda *_: None  # noqa: SLF001 - as if it had none
+        module._catch_signals = _ignore  # noqa: SLF001 - as if it had none
     # By this name even where this module is the program.
     plugin_server(handler=Scripted()).run()
 

@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pyvider_rpcplugin import __version__
-from pyvider_rpcplugin.testing import scripted_plugin
+from pyvider_rpcplugin import __version__, context
+from pyvider_rpcplugin.testing import plugin_command, scripted_plugin
 from tests.interop.go.conftest import go_programs  # noqa: F401 - a fixture
 
 from .program import GREETER, PROTOBUF, ROOT, as_json, cli, printed
@@ -21,6 +23,24 @@ from .program import GREETER, PROTOBUF, ROOT, as_json, cli, printed
 pytestmark = pytest.mark.process
 
 OF_GO = ("--cookie", "INTEROP_COOKIE=interop")
+
+
+class Piece(msgspec.Struct):
+    name: str
+    data: bytes
+
+
+class Store:
+    async def sizes(self, pieces: list[Piece]) -> dict[str, int]:
+        return {piece.name: len(piece.data) for piece in pieces}
+
+    async def joined(self, parts: AsyncIterator[bytes], end: bytes = b"") -> bytes:
+        return b"".join([part async for part in parts]) + end
+
+    async def who(self) -> str:
+        metadata = context().metadata
+        assert metadata is not None
+        return str(metadata["user"])
 
 
 def test_it_says_what_it_can_do():
@@ -92,6 +112,21 @@ def call(*words: str, plugin: list[str] = GREETER, options: tuple[str, ...] = ()
 def test_call_calls_typed_methods():
     assert call("Greeter/hello", '{"name": "Ada", "loud": true}') == '"Hello, Ada!"\n'
     assert call("countdown", '{"start": 3}', options=("--trio",)) == "3\n2\n1\n"
+
+
+def test_call_takes_bytes_as_base64_wherever_they_are():
+    plugin = plugin_command(Store)
+    pieces = '{"pieces": [{"name": "one", "data": "aGVsbG8="}, {"name": "two", "data": ""}]}'
+    assert json.loads(call("sizes", pieces, plugin=plugin)) == {"one": 5, "two": 0}
+    assert call("joined", '{"end": "IQ=="}', '"aGk="', '"aG8="', plugin=plugin) == '"aGlobyE="\n'
+    done = cli("call", *plugin, "--", "joined", "{}", '"no base64"')
+    assert done.returncode == 1
+    assert "base64" in done.stderr
+
+
+def test_metadata_goes_along_with_a_call():
+    options = ("--metadata", "user=ada")
+    assert call("Store/who", plugin=plugin_command(Store), options=options) == '"ada"\n'
 
 
 def test_call_calls_methods_with_protocol_buffers():

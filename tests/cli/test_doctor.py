@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
+from pyvider_rpcplugin.cli._doctor import Diagnosis, diagnose
 from pyvider_rpcplugin.config import load_settings
 from pyvider_rpcplugin.testing import scripted_plugin
 
 from .program import GREETER, as_json, printed
-
-from pyvider_rpcplugin.cli._doctor import Diagnosis, diagnose  # isort: skip - typer may be missing
 
 pytestmark = pytest.mark.process
 
