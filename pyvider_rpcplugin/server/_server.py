@@ -455,7 +455,7 @@ class RPCPluginServer:
         await register(rpc, *served)
         if self._interceptors or settings.rate_limit_enabled:
             rpc.intercept([*_rate_limits(settings), *self._interceptors])
-        self._health.start(rpc.services)
+        self._health.start(_public(rpc))
         printed = CapturedOutput()
         self._add_own_services(rpc, settings, session, printed)
         with contextlib.ExitStack() as process_wide:
