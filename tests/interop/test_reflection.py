@@ -43,7 +43,6 @@ def test_grpcios_client_finds_a_service_and_calls_it(loop: str, link: str) -> No
             "grpc.reflection.v1alpha.ServerReflection",
             "plugin.GRPCBroker",
             "plugin.GRPCStdio",
-            "pyvider.rpcplugin.Host",
             "testing.echo.Echo",
         ],
         "methods": ["Unary", "ServerStream", "ClientStream", "Bidi"],
