@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from datetime import timedelta
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -22,6 +22,7 @@ from rich.table import Table
 from pyvider_rpcplugin import RestartPolicy, __version__, plugin_client
 from pyvider_rpcplugin.testing.contract import check_plugin
 
+from ._new import Form  # noqa: TC001 - typer reads the annotations
 from ._options import (
     FAILED,
     OF_A_PLUGIN,
@@ -374,11 +375,7 @@ def certs_make(
             written += authority.write(folder, "ca")
         issued = authority.issue(*(host or ()), valid_for=lifetime)
         written += issued.write(folder, name)
-    if as_json:
-        print_json({"written": written, "authority": str(ca)})
-        return
-    for path in written:
-        console.print(escape(path))
+    _show_written(written, as_json=as_json)
 
 
 @certs.command("show")
@@ -436,6 +433,31 @@ def _certificates(file: Path) -> list[dict[str, Any]]:
     return [describe_certificate(one.pem) for one in Certificate.load_chain(file)]
 
 
+@app.command("new")
+def new_command(
+    name: Annotated[str, typer.Argument(help="What it is called, as a Python module is.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where; by default a folder of that name.")
+    ] = None,
+    form: Annotated[Form, typer.Option("--form", help="How its service is written.")] = "typed",
+    as_json: AsJSON = False,
+) -> None:
+    """Begin a plugin: its service, its program, a host for it, and tests."""
+    from ._new import make_project  # noqa: PLC0415 - not for the others
+
+    with told_errors(as_json=as_json):
+        written = [str(path) for path in make_project(folder or Path(name), name, form)]
+    _show_written(written, as_json=as_json)
+
+
+def _show_written(written: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(written)
+        return
+    for path in written:
+        console.print(escape(path))
+
+
 @gen.command("stubs")
 def gen_stubs(
     folder: Annotated[Path, typer.Argument(help="Where the .proto files are.")],
@@ -453,11 +475,7 @@ def gen_stubs(
     kinds: Any = kind or ["grpclib"]
     with told_errors(as_json=as_json):
         written = [str(path) for path in generate(folder, out, kinds=kinds, root=root)]
-    if as_json:
-        print_json(written)
-        return
-    for path in written:
-        console.print(escape(path))
+    _show_written(written, as_json=as_json)
 
 
 @gen.command("proto")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,7 +243,7 @@ def test_certs_are_made_shown_and_checked(tmp_path: Path):
     made = printed("certs", "make", str(folder), "--host", "localhost", "--days", "90").split()
     assert [Path(path).name for path in made] == ["ca.crt", "ca.key", "plugin.crt", "plugin.key"]
     again = as_json("certs", "make", str(folder), "--name", "host", "--days", "5", "--json")
-    assert [Path(path).name for path in again["written"]] == ["host.crt", "host.key"]
+    assert [Path(path).name for path in again] == ["host.crt", "host.key"]
     [shown] = as_json("certs", "show", "--json", str(folder / "plugin.crt"))
     assert shown["names"] == ["DNS:localhost"]
     assert shown["issuer"] == "CN=a private authority"
@@ -284,3 +285,44 @@ def test_gen_makes_a_proto_file_out_of_a_typed_class(tmp_path: Path):
     printed("gen", "proto", "greeter_plugin:Greeter", "--out", str(out), cwd=folder)
     assert out.read_text() == text
     assert cli("gen", "proto", "greeter_plugin:Nobody", cwd=folder).returncode == 2
+
+
+# new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["typed", "grpclib", "grpcio", "betterproto2"])
+def test_new_begins_a_plugin_whose_host_and_tests_run(form: str, tmp_path: Path):
+    if form == "betterproto2":
+        pytest.importorskip("betterproto2_compiler")
+        if shutil.which("ruff") is None:
+            pytest.skip("betterproto2's compiler calls ruff, which is not on the PATH")
+    written = as_json("new", "night_shop", "--form", form, "--json", cwd=tmp_path)
+    assert "night_shop/night_shop_plugin.py" in written
+    folder = tmp_path / "night_shop"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def done(*words: str) -> str:
+        run = subprocess.run(
+            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
+            timeout=28, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+    assert done("night_shop_host.py") == "Hello, Ada!\n"
+    quiet = ["-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    # The last of them is about the library.
+    assert "4 passed" in done("-m", "pytest", *quiet, "-k", "process")
+    assert "6 tests" in done("-m", "pytest", *quiet, "--collect-only")
+
+
+def test_new_touches_nothing_that_is_there(tmp_path: Path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "notes").write_text("mine")
+    done = cli("new", "shop", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "something in shop already" in done.stderr
+    assert [path.name for path in (tmp_path / "shop").iterdir()] == ["notes"]
+    assert cli("new", "night-shop", cwd=tmp_path).returncode == 2
+    assert cli("new", "shop", "--form", "nobodys", cwd=tmp_path).returncode == 2
