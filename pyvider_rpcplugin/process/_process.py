@@ -122,7 +122,8 @@ async def supervised(
         The process.
 
     Raises:
-        TransportError: It cannot be started.
+        TransportError: It cannot be started; or the runner has failed while it ran, and cancelled
+            what was inside of it.
 
     Cancellation:
         Safe everywhere; leaving the block takes at most `term_grace` and some seconds.
@@ -139,9 +140,14 @@ async def supervised(
             except BaseException as error:  # noqa: BLE001 - raised again below
                 # It is none of the runner's: a task group in there would wrap it.
                 failure = error
-    except Exception:
+    except Exception as error:
         if failure is None:
             raise
+        if isinstance(failure, anyio.get_cancelled_exc_class()):
+            # Unless somebody else has cancelled this, it was a task group of the runner's.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            msg = f"the runner has failed: {str(error) or type(error).__name__}"
+            raise TransportError(msg, phase="wait") from error
         logger.exception("process.runner.cleanup_failed")
     if failure is not None:
         raise failure

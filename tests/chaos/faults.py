@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import random
@@ -13,6 +14,8 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +80,17 @@ class Run:
             }  # fmt: skip
             single = plugin_client(command, **options)
             pool = plugin_client(command, pool=PoolPolicy(size=2), **options)
-            async with single, pool:
+            async with errors_in(self.wrong), single, pool:
                 async with anyio.create_task_group() as tasks:
                     for number in range(self.callers):
                         tasks.start_soon(self._call_on, (single, pool)[number % 2], number)
                     await self._do_harm((single, pool))
                     self._done = True
+                    if single.exited.is_set() or pool.exited.is_set():
+                        self.wrong.append("a client has ended")
+            # What could not be removed for a lack of descriptors, the next start removes.
+            async with plugin_client(command):
+                pass
             await self._wait_idle(tasks_before)
             self._count_executions(Path(journal))
         self._find_leaks(before, threads, tasks_before)
@@ -252,6 +260,24 @@ async def one_call(stub: Any, kind: str, text: str, deadline: float, rng: random
                     await stream.recv_status()
                 assert reply is not None
                 assert reply.index == index
+
+
+@asynccontextmanager
+async def errors_in(wrong: list[str]) -> AsyncIterator[None]:
+    """Note what is logged with a traceback: it was not foreseen."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info:
+                wrong.append(logging.Formatter().format(record))
+
+    logger = logging.getLogger("pyvider_rpcplugin")
+    handler = Handler(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def signalled(pid: int, number: int) -> bool:

@@ -94,4 +94,6 @@ def jump(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    plugin_server(handler=Echo(sys.argv[2])).run(backend=sys.argv[1])
+    plugin_server(handler=Echo(sys.argv[2])).run(
+        backend="trio" if sys.argv[1] == "trio" else "asyncio"
+    )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup
 
 from pyvider_rpcplugin.process.runners import Runner, RunSpec, WrappedRunner, subprocess_runner
 
@@ -33,10 +33,17 @@ class Relay(WrappedRunner):
         return network, self.path
 
     def cut(self) -> None:
-        """End all connections: the tasks that use them find it out."""
-        for stream in self.streams:
-            with contextlib.suppress(OSError):
-                stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+        """End all connections."""
+        end(*self.streams)
+
+    async def listen(self, listener: SocketListener, tasks: TaskGroup) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except _BROKEN:  # There is no descriptor left.
+                await anyio.sleep(0.02)
+            else:
+                tasks.start_soon(self.serve, stream)
 
     async def serve(self, stream: ByteStream) -> None:
         try:
@@ -48,14 +55,14 @@ class Relay(WrappedRunner):
         self.streams |= ends
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.pump, stream, other, tasks.cancel_scope)
-                tasks.start_soon(self.pump, other, stream, tasks.cancel_scope)
+                tasks.start_soon(self.pump, stream, other)
+                tasks.start_soon(self.pump, other, stream)
         finally:
             self.streams -= ends
-            for end in ends:
-                await anyio.aclose_forcefully(end)
+            for one in ends:
+                await anyio.aclose_forcefully(one)
 
-    async def pump(self, source: ByteStream, sink: ByteStream, scope: anyio.CancelScope) -> None:
+    async def pump(self, source: ByteStream, sink: ByteStream) -> None:
         with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
             while True:
                 data = await source.receive()
@@ -68,7 +75,17 @@ class Relay(WrappedRunner):
                     await sink.send(data[: len(data) // 2])
                     break
                 await sink.send(data)
-        scope.cancel()
+        end(source, sink)
+
+
+def end(*streams: ByteStream) -> None:
+    """End connections: the tasks that use them find it out.
+
+    They are not cancelled, as anyio's streams do not take that well while there is something to read.
+    """
+    for stream in streams:
+        with contextlib.suppress(OSError):
+            stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
 
 
 class Relays:
@@ -87,12 +104,16 @@ class Relays:
                 pid = inner.pid or 0
                 async with await anyio.create_unix_listener(path) as listener:
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(listener.serve, relay.serve)
+                        tasks.start_soon(relay.listen, listener, tasks)
                         self.running[pid] = relay
                         try:
                             yield relay
                         finally:
                             del self.running[pid]
+                            with anyio.move_on_after(1, shield=True):
+                                while relay.streams:
+                                    relay.cut()
+                                    await anyio.sleep(0.01)
                             tasks.cancel_scope.cancel()
         finally:
             with contextlib.suppress(FileNotFoundError):

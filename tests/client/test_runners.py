@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pyvider_rpcplugin import (
     ConfigError,
     HandshakeError,
+    RestartPolicy,
     RPCPluginError,
     SecureConfig,
     TransportError,
@@ -237,6 +239,38 @@ async def test_the_plugins_error_is_not_lost_in_the_runners_task_group() -> None
 
     with anyio.fail_after(5), pytest.raises(HandshakeError):
         await plugin_client(broken("exits"), runner=start).start()
+
+
+async def test_a_runner_that_fails_while_its_plugin_runs_ends_it_and_nothing_else() -> None:
+    fail = anyio.Event()
+
+    @asynccontextmanager
+    async def failing(spec: RunSpec) -> AsyncIterator[WrappedRunner]:
+        async def watch() -> None:
+            await fail.wait()
+            msg = "the machine is gone"
+            raise OSError(msg)
+
+        async with subprocess_runner(spec) as inner, anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            yield WrappedRunner(inner)
+            tasks.cancel_scope.cancel()
+
+    with anyio.fail_after(10):
+        async with (
+            plugin_client(
+                echo(), runner=failing, restart=RestartPolicy(initial_backoff=0)
+            ) as client,
+            client.events() as events,
+        ):
+            first = client.pid
+            fail.set()
+            async for event in events:
+                if event.kind == "exited":
+                    break
+            fail = anyio.Event()
+            reply = await client.stub(EchoStub).Unary(EchoRequest(text="pid"))
+            assert int(reply.text) == client.pid != first
 
 
 async def test_what_fails_in_the_end_of_a_runner_is_logged(caplog: Any) -> None:
