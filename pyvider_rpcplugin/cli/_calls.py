@@ -160,6 +160,7 @@ def _with_bytes(value: Any, schema: Any, shared: Schema) -> Any:
     if not isinstance(schema, dict):
         return value
     known = cast("Schema", schema)
+    items: Any = value  # In the words of one type checker, a list of nothing that is known.
     shared = {**shared, **known.get("$defs", {})}
     if "$ref" in known:
         return _with_bytes(value, shared.get(known["$ref"].rpartition("/")[2]), shared)
@@ -171,7 +172,6 @@ def _with_bytes(value: Any, schema: Any, shared: Schema) -> Any:
             for name, one in cast("Schema", value).items()
         }
     if isinstance(value, list):
-        items: list[Any] = value
         return [_with_bytes(one, known.get("items"), shared) for one in items]
     if isinstance(value, str) and known.get("contentEncoding") == "base64":
         try:

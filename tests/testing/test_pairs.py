@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin import RPCPluginServer, context, plugin_server
+from pyvider_rpcplugin import RPCPluginError, RPCPluginServer, context, plugin_server
 from pyvider_rpcplugin.rpc.errors import DeadlineExceeded
 from pyvider_rpcplugin.testing import (
     Scripted,
@@ -126,6 +127,35 @@ async def test_calls_that_run_end_with_the_pair():
             tg.start_soon(call, client.proxy(Greeter))
             await anyio.wait_all_tasks_blocked()
     assert caught == [Status.CANCELLED]
+
+
+async def test_a_client_is_stopped_and_started_again_and_its_proxies_stay_good():
+    async with connected(Greeter()) as client:
+        greeter = client.proxy(Greeter)
+        await client.stop()
+        with pytest.raises(RPCPluginError, match="not running"):
+            await greeter.hello("Ada")
+        await client.start()
+        with anyio.fail_after(5):
+            await greeter.hello("Ada")
+
+
+async def test_the_client_notices_that_the_server_has_ended():
+    told = []
+
+    class Ending(Greeter):
+        async def end(self) -> None:
+            """Do as a plugin does that ends on its own account."""
+            await stop()
+
+    async with connected(Ending(), server={"on_shutdown": lambda: told.append("ends")}) as client:
+        launch: Any = client._launch
+        stop = launch.process.runner.terminate
+        with anyio.fail_after(10), pytest.raises(GRPCError):
+            await client.proxy(Ending).end()
+        with anyio.fail_after(5):
+            await client.exited.wait()
+    assert told == ["ends"]
 
 
 async def test_what_the_block_raises_is_raised_bare():

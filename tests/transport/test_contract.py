@@ -50,8 +50,6 @@ socket_transport = pytest.mark.parametrize("make", SOCKETS)
 
 def connector(transport: RPCPluginTransport) -> RPCPluginTransport:
     """What a host makes of the address that it was told."""
-    if isinstance(transport, MemoryTransport):
-        return transport
     return transport_for(transport.network, transport.address)
 
 
