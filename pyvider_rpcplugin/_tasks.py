@@ -68,6 +68,8 @@ class Session(Generic[T]):
         self.stop_requested = anyio.Event()
         self.failure: BaseException | None = None
         self.ended_by_owner = False
+        # The task of the session that calls functions of the user's, which may ask it to stop.
+        self.calling: int | None = None
         self._body = body
         self._advice = advice
         self._value: T | _Unset = _UNSET
@@ -223,6 +225,11 @@ class Session(Generic[T]):
         self.stop_requested.set()
         if not self.up:
             self._scope.cancel()
+
+    @property
+    def calls_this(self) -> bool:
+        """Whether the running task is the session's own, so that it cannot wait for its end."""
+        return self.calling is not None and anyio.get_current_task().id == self.calling
 
     def request_stop_from_anywhere(self) -> None:
         """`request_stop` for a finalizer, which may run in any thread and outlive the loop."""

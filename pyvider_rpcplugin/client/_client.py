@@ -193,7 +193,7 @@ class RPCPluginClient:
         """End the plugin and close the connection, whatever state they are in.
 
         The plugin is asked first, and ended by force if that does not help in time. Stopping a
-        client that is not running does nothing.
+        client that is not running does nothing. What `on_event` or `on_exit` calls does not wait.
 
         Cancellation:
             Takes effect when the plugin has ended, within some seconds.
@@ -704,6 +704,8 @@ class RPCPluginClient:
             return
         session.check_loop()
         session.request_stop()
+        if session.calls_this:
+            return  # It ends when the function that calls this has returned.
         try:
             await session.wait_finished()
         finally:

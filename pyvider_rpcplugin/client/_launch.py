@@ -165,6 +165,7 @@ class Launch:
                 self.exited.set()
             self.over.set()
             if session.up and self.exit is not None and self._options.on_exit is not None:
+                session.calling = anyio.get_current_task().id
                 await self._tell(self._options.on_exit, self.exit)
 
     async def _run(self, session: Session[None]) -> None:

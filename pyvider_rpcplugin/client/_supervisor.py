@@ -148,7 +148,7 @@ class Supervisor:
                 async with anyio.create_task_group() as tg:
                     self._tasks = tg
                     await tg.start(self.channel.run)
-                    await tg.start(self._tell)
+                    await tg.start(self._tell, session)
                     async with anyio.create_task_group() as places:
                         self._place_tasks = places
                         try:
@@ -172,8 +172,9 @@ class Supervisor:
             self.over.set()
             self._hub.end()
 
-    async def _tell(self, *, task_status: TaskStatus[None]) -> None:
+    async def _tell(self, session: Session[None], *, task_status: TaskStatus[None]) -> None:
         """Tell the client's function what happens, to the end."""
+        session.calling = anyio.get_current_task().id
         await self._hub.run(task_status=task_status)
         self._told.set()
 

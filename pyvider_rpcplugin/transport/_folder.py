@@ -69,7 +69,9 @@ def remove(folder: str) -> None:
         OSError: Something else is, or it cannot be removed.
     """
     for entry in os.scandir(folder):
-        if entry.name in {_LOCK, _UNLOCKED} or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+        if entry.name in {_LOCK, _UNLOCKED} or stat.S_ISSOCK(
+            entry.stat(follow_symlinks=False).st_mode
+        ):
             os.unlink(entry.path)
     os.rmdir(folder)
 

@@ -292,3 +292,25 @@ async def test_while_a_restarted_plugin_runs_there_is_no_exit() -> None:
             assert client.exit is None
         assert client.exit is not None
         assert client.exit.status == 0
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+async def test_who_is_told_may_stop_the_client(
+    supervised: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stop(event: object) -> None:
+        if getattr(event, "kind", "gave_up") == "gave_up":
+            await client.stop()
+
+    if supervised:
+        policy = RestartPolicy(initial_backoff=0.01, max_restarts=1)
+        client = plugin_client(echo(), restart=policy, on_event=stop)
+    else:
+        client = plugin_client(echo(), on_exit=stop)
+    with anyio.fail_after(10):
+        async with client:
+            for _ in range(2 if supervised else 1):
+                with pytest.raises(GRPCError):
+                    await client.stub(EchoStub).Unary(EchoRequest(text="exit:3"))
+            await client.exited.wait()
+    assert "seconds" not in caplog.text
