@@ -149,8 +149,12 @@ class ContractReport(msgspec.Struct, frozen=True):
             lines.append(f"{mark}  {check.name}: {check.rule}")
             if check.why:
                 lines.append(f"      {check.why}")
+        noted = sum(not check.required for check in self.failures)
         counts = {
-            outcome: sum(check.outcome == outcome for check in self.checks) for outcome in marks
+            "passed": sum(check.outcome == "passed" for check in self.checks),
+            "failed": len(self.failures) - noted,
+            "noted": noted,
+            "skipped": sum(check.outcome == "skipped" for check in self.checks),
         }
         lines.append(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
         return "\n".join(lines)

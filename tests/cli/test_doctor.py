@@ -16,6 +16,7 @@ import pytest
 from pyvider_rpcplugin.cli._doctor import Diagnosis, diagnose
 from pyvider_rpcplugin.config import load_settings
 from pyvider_rpcplugin.testing import scripted_plugin
+from tests.interop.go.conftest import go_programs  # noqa: F401 - a fixture
 
 from .program import GREETER, as_json, printed
 
@@ -122,6 +123,21 @@ async def test_a_plugin_in_good_health_has_nothing():
     assert {"handshake line", "health", "end", "mutual TLS"} <= {
         fact.what for fact in diagnosis.facts
     }
+
+
+@pytest.mark.interop
+async def test_plugins_in_go_are_understood(go_programs: Path):  # noqa: F811
+    command = [str(go_programs / "plugin")]
+    known = {"magic_cookie_key": "INTEROP_COOKIE", "magic_cookie_value": "interop"}
+    assert (await found(command, **known)).finding is None
+    for options, settings, cause in [
+        ([], {}, "cookie"),
+        ([], {**known, "protocol_versions": [3]}, "version"),
+        (["-netrpc"], known, "netrpc"),
+    ]:
+        finding = (await found([*command, *options], **settings)).finding
+        assert finding is not None
+        assert finding.cause == cause
 
 
 def test_the_command_shows_the_cause_and_what_to_do(tmp_path: Path):

@@ -55,10 +55,15 @@ async def test_noise_before_the_line_is_passed_over():
 
 
 async def test_what_it_serves_misbehaves_when_it_is_called():
-    printed = bytearray()
+    printed, heard = bytearray(), anyio.Event()
+
+    def hear(data: bytes) -> None:
+        printed.extend(data)
+        heard.set()
+
     command = scripted_plugin()
     with anyio.fail_after(25):
-        async with plugin_client(command, sync_stdout=printed.extend, **ONCE) as client:
+        async with plugin_client(command, sync_stdout=hear, **ONCE) as client:
             scripted = client.proxy(Scripted)
             assert await scripted.pid() == client.pid
             assert [number async for number in scripted.count(3)] == [1, 2, 3]
@@ -69,6 +74,7 @@ async def test_what_it_serves_misbehaves_when_it_is_called():
             with pytest.raises(DeadlineExceeded):
                 await client.proxy(Scripted, timeout=0.05).block(0.3)
             await scripted.say("a line")
+            await heard.wait()
             with pytest.raises(GRPCError) as caught:
                 await scripted.die(7)
             assert caught.value.status is Status.UNAVAILABLE
