@@ -130,11 +130,12 @@ async def test_plugins_in_go_are_understood(go_programs: Path):  # noqa: F811
     command = [str(go_programs / "plugin")]
     known = {"magic_cookie_key": "INTEROP_COOKIE", "magic_cookie_value": "interop"}
     assert (await found(command, **known)).finding is None
-    for options, settings, cause in [
+    broken: list[tuple[list[str], dict[str, Any], str]] = [
         ([], {}, "cookie"),
         ([], {**known, "protocol_versions": [3]}, "version"),
         (["-netrpc"], known, "netrpc"),
-    ]:
+    ]
+    for options, settings, cause in broken:
         finding = (await found([*command, *options], **settings)).finding
         assert finding is not None
         assert finding.cause == cause
