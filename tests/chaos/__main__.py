@@ -32,6 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     # What is logged with a traceback counts as wrong; the rest is as it is with faults.
     logging.getLogger("pyvider_rpcplugin").propagate = False
+    logging.getLogger("pyvider_rpcplugin").addHandler(logging.NullHandler())
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     print(f"python -m tests.chaos --seed {seed}", flush=True)
     parts = options.parts or ["faults", "hosts", "restarts", "many"]
