@@ -15,7 +15,11 @@ import logging
 import os
 import subprocess
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +56,26 @@ class Guardian:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._targets: set[str] = set()
+        self._expected = 0
         self._missing = False
         os.register_at_fork(after_in_child=self._forget)
+
+    @contextmanager
+    def ready(self) -> Generator[None]:
+        """Have it run for the length of a block, in which a process is started and added.
+
+        Were it started only then, a host that is killed at that moment would leave the process.
+        """
+        with self._lock:
+            self._expected += 1
+            if self._process is None:
+                self._start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._expected -= 1
+                self._end_if_idle()
 
     def add(self, pid: int, *, group: bool) -> None:
         """Have a process ended when this one is gone.
@@ -77,8 +99,7 @@ class Guardian:
                 return
             self._targets.discard(target)
             self._tell(f"drop {target}\n")
-            if not self._targets:
-                self._end()
+            self._end_if_idle()
 
     def _start(self) -> bool:
         if self._missing:
@@ -108,6 +129,10 @@ class Guardian:
             with suppress(OSError):
                 os.write(self._process.stdin.fileno(), line.encode())
 
+    def _end_if_idle(self) -> None:
+        if not self._targets and not self._expected:
+            self._end()
+
     def _end(self) -> None:
         """Close the pipe. The guardian has nothing to do any more, so this takes no time."""
         process, self._process = self._process, None
@@ -131,6 +156,7 @@ class Guardian:
         process, self._process = self._process, None
         self._lock = threading.Lock()
         self._targets = set()
+        self._expected = 0
         if process is not None and process.stdin is not None:
             process.stdin.close()
             process.returncode = 0  # or else its destructor would complain

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Literal
 
 import anyio
@@ -108,22 +108,23 @@ class Child(SameAddresses):
     ) -> None:
         self.leads_group: bool = stdin == "null" or own_session
         self.name: str = command[0]
-        self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
-            command,
-            bufsize=0,
-            stdin=subprocess.DEVNULL if stdin == "null" else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=env,
-            executable=executable,
-            pass_fds=pass_fds,
-            process_group=0 if self.leads_group and not own_session else None,
-            start_new_session=own_session,
-        )
-        self.pid: int = self._popen.pid
-        if not own_session:
-            guardian.add(self.pid, group=self.leads_group)
+        with nullcontext() if own_session else guardian.ready():
+            self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
+                command,
+                bufsize=0,
+                stdin=subprocess.DEVNULL if stdin == "null" else None,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=env,
+                executable=executable,
+                pass_fds=pass_fds,
+                process_group=0 if self.leads_group and not own_session else None,
+                start_new_session=own_session,
+            )
+            self.pid: int = self._popen.pid
+            if not own_session:
+                guardian.add(self.pid, group=self.leads_group)
         assert self._popen.stdout is not None  # noqa: S101 - for the type checker
         assert self._popen.stderr is not None  # noqa: S101 - for the type checker
         self.stdout: PipeReader = PipeReader(self._popen.stdout)

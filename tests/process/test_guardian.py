@@ -157,3 +157,16 @@ def test_without_a_shell_plugins_start_all_the_same(
         mine.add(1 << 30, group=True)
         mine.drop(1 << 30, group=True)
     assert [record.message.split()[0] for record in caplog.records] == ["process.guardian.missing"]
+
+
+def test_it_is_there_before_what_it_is_to_guard() -> None:
+    mine = Guardian()
+    with mine.ready():
+        first = mine._process
+        assert first is not None
+        with mine.ready():
+            mine.add(1 << 30, group=True)
+            mine.drop(1 << 30, group=True)
+        assert mine._process is first
+    assert mine._process is None
+    assert first.returncode == 0
