@@ -81,7 +81,8 @@ def started_as_echo(command: list[str], **options: Any) -> Any:
 
 
 def test_the_places_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PLUGIN_LOG_LEVEL", raising=False)
+    # The page sets it, and what was there before is put back.
+    monkeypatch.setenv("PLUGIN_LOG_LEVEL", "INFO")
     try:
         client = run("settings.md", "places")["client"]
         assert client._settings.log_level == "DEBUG"
@@ -90,7 +91,6 @@ def test_the_places_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client._settings.client_max_retries == 0
     finally:
         pyvider_rpcplugin.configure(PLUGIN_CONNECTION_TIMEOUT=None)
-        monkeypatch.setenv("PLUGIN_LOG_LEVEL", "")
 
 
 def test_generating_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,12 @@ async def test_the_block_about_the_contract_runs(capsys: pytest.CaptureFixture[s
     assert "ok    shutdown: " in capsys.readouterr().out
 
 
+def test_the_plugin_of_pytest_has_that_name():
+    names: dict[str, list[str]] = {}
+    exec(shown(PAGE, "conftest.py"), names)
+    assert names["pytest_plugins"] == [pytest_plugin.__name__]
+
+
 def test_the_tables_name_what_there_is():
     text = (DOCS / PAGE).read_text()
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
