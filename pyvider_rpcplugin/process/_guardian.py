@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHELL = "/bin/sh"
-# A target is a process, or with a minus before it the group of one. The name is the script's $0.
+# A target is a process, with a minus before it the group of one, or a pipe: the groups of those that
+# have it as their standard output, which are found once it matters. The name is the script's $0.
 _SCRIPT = r"""
 set -f
 trap '' HUP INT QUIT TERM
@@ -38,9 +39,21 @@ while read -r verb target; do
     [ "$verb" = add ] && targets="$left $target"
 done
 [ -n "$targets" ] || exit 0
-for one in $targets; do kill -s TERM -- "$one"; done
+found=
+for one in $targets; do
+    case $one in
+    pipe=*)
+        set +f
+        fds=$(ls -l /proc/[0-9]*/fd/1)
+        set -f
+        pids=$(echo "$fds" | sed -n "s|.* /proc/\([0-9]*\)/fd/1 -> pipe:\[${one#pipe=}\]$|\1|p")
+        for pid in $pids; do found="$found -$pid $pid"; done ;;
+    *) found="$found $one" ;;
+    esac
+done
+for one in $found; do kill -s TERM -- "$one"; done
 sleep 0.5
-for one in $targets; do kill -s KILL -- "$one"; done
+for one in $found; do kill -s KILL -- "$one"; done
 exit 0
 """
 _EXIT_TIMEOUT = 1.0
@@ -56,26 +69,30 @@ class Guardian:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._targets: set[str] = set()
-        self._expected = 0
         self._missing = False
         os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager
-    def ready(self) -> Generator[None]:
-        """Have it run for the length of a block, in which a process is started and added.
+    def expecting(self, stdout: int) -> Generator[None]:
+        """Have a process guarded while it is started, in a block, before its number is known.
 
-        Were it started only then, a host that is killed at that moment would leave the process.
+        Otherwise a host that is killed at that moment, which takes a millisecond or two, would leave
+        the process. Until the block has added it, it is known by its standard output. That works
+        where there is a /proc as Linux has it.
+
+        Args:
+            stdout: The pipe that will be the standard output of the process.
         """
+        target = f"pipe={os.fstat(stdout).st_ino}"
         with self._lock:
-            self._expected += 1
-            if self._process is None:
-                self._start()
+            if self._process is not None or self._start():
+                self._targets.add(target)
+                self._tell(f"add {target}\n")
         try:
             yield
         finally:
             with self._lock:
-                self._expected -= 1
-                self._end_if_idle()
+                self._drop(target)
 
     def add(self, pid: int, *, group: bool) -> None:
         """Have a process ended when this one is gone.
@@ -94,12 +111,15 @@ class Guardian:
     def drop(self, pid: int, *, group: bool) -> None:
         """Forget a process: before it is reaped, as its number may then be another's."""
         with self._lock:
-            target = _target(pid, group=group)
-            if target not in self._targets:
-                return
-            self._targets.discard(target)
-            self._tell(f"drop {target}\n")
-            self._end_if_idle()
+            self._drop(_target(pid, group=group))
+
+    def _drop(self, target: str) -> None:
+        if target not in self._targets:
+            return
+        self._targets.discard(target)
+        self._tell(f"drop {target}\n")
+        if not self._targets:
+            self._end()
 
     def _start(self) -> bool:
         if self._missing:
@@ -129,10 +149,6 @@ class Guardian:
             with suppress(OSError):
                 os.write(self._process.stdin.fileno(), line.encode())
 
-    def _end_if_idle(self) -> None:
-        if not self._targets and not self._expected:
-            self._end()
-
     def _end(self) -> None:
         """Close the pipe. The guardian has nothing to do any more, so this takes no time."""
         process, self._process = self._process, None
@@ -156,7 +172,6 @@ class Guardian:
         process, self._process = self._process, None
         self._lock = threading.Lock()
         self._targets = set()
-        self._expected = 0
         if process is not None and process.stdin is not None:
             process.stdin.close()
             process.returncode = 0  # or else its destructor would complain

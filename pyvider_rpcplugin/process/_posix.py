@@ -108,26 +108,33 @@ class Child(SameAddresses):
     ) -> None:
         self.leads_group: bool = stdin == "null" or own_session
         self.name: str = command[0]
-        with nullcontext() if own_session else guardian.ready():
-            self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
-                command,
-                bufsize=0,
-                stdin=subprocess.DEVNULL if stdin == "null" else None,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env=env,
-                executable=executable,
-                pass_fds=pass_fds,
-                process_group=0 if self.leads_group and not own_session else None,
-                start_new_session=own_session,
-            )
-            self.pid: int = self._popen.pid
-            if not own_session:
-                guardian.add(self.pid, group=self.leads_group)
-        assert self._popen.stdout is not None  # noqa: S101 - for the type checker
+        ours, its_stdout = os.pipe()
+        stdout = open(ours, "rb", buffering=0)  # noqa: SIM115 - it is this object's
+        try:
+            with nullcontext() if own_session else guardian.expecting(its_stdout):
+                self._popen = subprocess.Popen(  # noqa: S603 - no shell; the command is the caller's
+                    command,
+                    bufsize=0,
+                    stdin=subprocess.DEVNULL if stdin == "null" else None,
+                    stdout=its_stdout,
+                    stderr=subprocess.PIPE,
+                    cwd=cwd,
+                    env=env,
+                    executable=executable,
+                    pass_fds=pass_fds,
+                    process_group=0 if self.leads_group and not own_session else None,
+                    start_new_session=own_session,
+                )
+                self.pid: int = self._popen.pid
+                if not own_session:
+                    guardian.add(self.pid, group=self.leads_group)
+        except BaseException:
+            stdout.close()
+            raise
+        finally:
+            os.close(its_stdout)
         assert self._popen.stderr is not None  # noqa: S101 - for the type checker
-        self.stdout: PipeReader = PipeReader(self._popen.stdout)
+        self.stdout: PipeReader = PipeReader(stdout)
         self.stderr: PipeReader = PipeReader(self._popen.stderr)
         self._pidfd = open_pidfd(self.pid)
         keep_from_children(self)

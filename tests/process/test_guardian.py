@@ -118,6 +118,22 @@ def test_it_ends_what_it_was_told_of_and_not_what_it_was_told_to_forget() -> Non
     mine._release()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such /proc")
+def test_a_host_that_is_killed_before_it_knows_the_plugins_number_leaves_nothing() -> None:
+    code = STARTS.replace(
+        "    async def main():",
+        """    import signal
+    from pyvider_rpcplugin.process._guardian import guardian
+    guardian.add = lambda pid, group: (print(pid, flush=True), os.kill(os.getpid(), signal.SIGKILL))
+    async def main():""",
+    )
+    with host(code, "asyncio", DEAF) as started:
+        assert started.stdout is not None
+        pid = int(started.stdout.readline())
+        assert started.wait(10) == -signal.SIGKILL
+    assert gone([pid])
+
+
 def test_many_threads_may_start_and_end_plugins() -> None:
     mine = Guardian()
 
@@ -161,12 +177,15 @@ def test_without_a_shell_plugins_start_all_the_same(
 
 def test_it_is_there_before_what_it_is_to_guard() -> None:
     mine = Guardian()
-    with mine.ready():
+    pipes = [os.pipe(), os.pipe()]
+    with mine.expecting(pipes[0][1]):
         first = mine._process
         assert first is not None
-        with mine.ready():
+        with mine.expecting(pipes[1][1]):
             mine.add(1 << 30, group=True)
             mine.drop(1 << 30, group=True)
         assert mine._process is first
     assert mine._process is None
     assert first.returncode == 0
+    for end in (*pipes[0], *pipes[1]):
+        os.close(end)
