@@ -101,7 +101,8 @@ def go(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, with the newest dependencies."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+    everything = ["-m", "thorough or not thorough"]
+    session.run("python", "-m", "pytest", "-n", "auto", *everything, *session.posargs)
 
 
 @nox.session(python=OLDEST)

@@ -52,6 +52,19 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
+# Folders whose tests take long for what they add to the others.
+THOROUGH = {"chaos", "cli", "testing"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is run by `.ci/run`, and not by the command of the README."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in THOROUGH:
+            item.add_marker("thorough")
+
+
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),

@@ -69,6 +69,7 @@ class Run:
     async def run(self) -> None:
         """Do it, and fill in the figures."""
         before = descriptors()
+        children = {child.pid for child in psutil.Process().children()}
         threads = set(threading.enumerate())
         tasks_before = len(anyio.get_running_tasks())
         with tempfile.TemporaryDirectory(prefix="c-") as folder:
@@ -93,7 +94,7 @@ class Run:
                 pass
             await self._wait_idle(tasks_before)
             self._count_executions(Path(journal))
-        self._find_leaks(before, threads, tasks_before)
+        self._find_leaks(before, children, threads, tasks_before)
 
     async def _wait_idle(self, tasks_before: int) -> None:
         with anyio.move_on_after(5):
@@ -219,11 +220,17 @@ class Run:
             self.wrong.append(f"answered and never executed: {sorted(missing)[:10]}")
 
     def _find_leaks(
-        self, before: dict[str, str], threads: set[threading.Thread], tasks: int
+        self,
+        before: dict[str, str],
+        children: set[int],
+        threads: set[threading.Thread],
+        tasks: int,
     ) -> None:
         gc.collect()
         left: list[str] = [
-            f"process {child.pid} {child.cmdline()}" for child in psutil.Process().children()
+            f"process {child.pid} {child.cmdline()}"
+            for child in psutil.Process().children()
+            if child.pid not in children
         ]
         left += [f"descriptor {n} {to}" for n, to in descriptors().items() if before.get(n) != to]
         left += [

@@ -37,13 +37,20 @@ class Relay(WrappedRunner):
         end(*self.streams)
 
     async def listen(self, listener: SocketListener, tasks: TaskGroup) -> None:
-        while True:
-            try:
-                stream = await listener.accept()
-            except _BROKEN:  # There is no descriptor left.
-                await anyio.sleep(0.02)
-            else:
-                tasks.start_soon(self.serve, stream)
+        accepted: set[ByteStream] = set()
+        try:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except _BROKEN:  # There is no descriptor left.
+                    await anyio.sleep(0.02)
+                else:
+                    accepted.add(stream)
+                    tasks.start_soon(self.serve, stream)
+        finally:
+            # A task that is cancelled before its first step closes nothing.
+            for stream in accepted:
+                await anyio.aclose_forcefully(stream)
 
     async def serve(self, stream: ByteStream) -> None:
         try:
