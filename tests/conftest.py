@@ -53,7 +53,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 # Folders whose tests take long for what they add to the others.
-THOROUGH = {"chaos", "cli", "testing"}
+THOROUGH = {"chaos", "cli", "forms", "fuzz", "hostile", "stubs", "testing"}
 
 
 @pytest.hookimpl(tryfirst=True)
