@@ -17,6 +17,13 @@ from pyvider_rpcplugin.process.runners import Runner, RunSpec, WrappedRunner, su
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
+async def close_all(streams: set[ByteStream]) -> None:
+    """Close all of them: a cancellation would end it with the first."""
+    with anyio.CancelScope(shield=True):
+        for stream in streams:
+            await anyio.aclose_forcefully(stream)
+
+
 class Relay(WrappedRunner):
     """One plugin, and the connections to it."""
 
@@ -49,8 +56,7 @@ class Relay(WrappedRunner):
                     tasks.start_soon(self.serve, stream)
         finally:
             # A task that is cancelled before its first step closes nothing.
-            for stream in accepted:
-                await anyio.aclose_forcefully(stream)
+            await close_all(accepted)
 
     async def serve(self, stream: ByteStream) -> None:
         try:
@@ -66,8 +72,7 @@ class Relay(WrappedRunner):
                 tasks.start_soon(self.pump, other, stream)
         finally:
             self.streams -= ends
-            for one in ends:
-                await anyio.aclose_forcefully(one)
+            await close_all(ends)
 
     async def pump(self, source: ByteStream, sink: ByteStream) -> None:
         with contextlib.suppress(anyio.EndOfStream, *_BROKEN):
