@@ -20,7 +20,6 @@ import anyio
 from pyvider_rpcplugin import plugin_client
 from tests.bench.protos.echo_grpc import EchoStub
 from tests.bench.protos.echo_pb2 import Message
-from tests.bench.scripts.measured import children
 
 SETTINGS = {"PLUGIN_AUTO_MTLS": False, "PLUGIN_CLIENT_RETRY_ENABLED": False}
 
@@ -57,7 +56,8 @@ async def timed_kill(plugin: list[str]) -> tuple[float, str]:
         async with client.stub(EchoStub).Bidi.open() as stream:
             await stream.send_message(Message(data=b"x"))
             await stream.recv_message()
-            pid = children()[0]
+            pid = client.pid
+            assert pid is not None
             start = time.perf_counter()
             os.kill(pid, signal.SIGKILL)
             try:
