@@ -41,12 +41,10 @@ def test_no_page_says_to_install_the_package_by_name():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("backend", ["as it is", "asyncio", "trio"])
-def test_the_quickstart_says_what_happened_on_both_loops(backend):
-    command = [str(QUICKSTART / "host.py")]
-    if backend != "as it is":
-        command = ["-c", f"import anyio, host; anyio.run(host.main, backend={backend!r})"]
-    assert run_example("quickstart", *command).splitlines() == ["Hello, Ada!", "3", "2", "1"]
+def test_the_quickstart_says_what_happened_on_both_loops():
+    shown = run_example("quickstart", str(QUICKSTART / "host.py"))
+    calls = ["Hello, Ada!", "3", "2", "1"]
+    assert shown.splitlines() == ["on asyncio:", *calls, "on trio:", *calls]
 
 
 @pytest.mark.process

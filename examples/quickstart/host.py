@@ -18,4 +18,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, backend="trio")  # or "asyncio"
+    for loop in ("asyncio", "trio"):
+        print(f"on {loop}:")
+        anyio.run(main, backend=loop)
