@@ -350,14 +350,16 @@ class Operation(Coroutine[Any, Any, T], Generic[T, V]):
 
 async def first(*waits: Callable[[], Awaitable[Any]]) -> None:
     """Wait until one of several things has happened."""
-    async with anyio.create_task_group() as tg:
+    # They do not fail, but trio may raise KeyboardInterrupt in any of them.
+    with unwrapped():
+        async with anyio.create_task_group() as tg:
 
-        async def watch(wait: Callable[[], Awaitable[Any]]) -> None:
-            await wait()
-            tg.cancel_scope.cancel()
+            async def watch(wait: Callable[[], Awaitable[Any]]) -> None:
+                await wait()
+                tg.cancel_scope.cancel()
 
-        for wait in waits:
-            tg.start_soon(watch, wait)
+            for wait in waits:
+                tg.start_soon(watch, wait)
 
 
 @contextlib.contextmanager

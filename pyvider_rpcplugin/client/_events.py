@@ -56,7 +56,8 @@ class PluginEvents:
         while not self._unread:
             if self._closed:
                 raise StopAsyncIteration
-            self._arrived = anyio.Event()
+            if self._arrived.is_set():  # Otherwise another task waits for it already.
+                self._arrived = anyio.Event()
             await self._arrived.wait()
         return self._unread.popleft()
 

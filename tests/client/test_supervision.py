@@ -166,6 +166,24 @@ async def test_events_end_with_the_client() -> None:
         assert [event.kind async for event in events] == ["started", "stopped"]
 
 
+async def test_two_tasks_may_read_the_same_events() -> None:
+    client = plugin_client(echo(), restart=SOON)
+    events = client.events()
+    kinds: list[str] = []
+
+    async def read() -> None:
+        kinds.extend([event.kind async for event in events])
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            async with client:
+                pass
+    assert sorted(kinds) == ["started", "stopped"]
+
+
 async def test_only_what_is_kept_running_has_events_and_can_be_reloaded() -> None:
     client = plugin_client(echo())
     with pytest.raises(ConfigError, match="restart="):
