@@ -333,8 +333,9 @@ async def test_no_call_fails_while_a_plugin_is_reloaded() -> None:
                 for _ in range(4):
                     tasks.start_soon(call)
                 for _ in range(3):
+                    pids.add(await pid_of(client))
                     await client.reload()
-                    await pid_of(client)
+                pids.add(await pid_of(client))
                 done.set()
             assert len(pids) == 4
 
