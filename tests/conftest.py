@@ -52,8 +52,23 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
-# Folders whose tests take long for what they add to the others.
-THOROUGH = {"chaos", "cli", "forms", "fuzz", "hostile", "stubs", "testing"}
+# Where tests take long for what they add to the others.
+THOROUGH = [
+    "chaos",
+    "cli",
+    "client/test_debugger.py",
+    "client/test_reattach.py",
+    "forms",
+    "fuzz",
+    "hostile",
+    "interop/go",
+    "rpc/test_memory.py",
+    "rpc/test_storm.py",
+    "stubs",
+    "test_alias.py",
+    "testing",
+    "trust/test_secrets.py",
+]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is run by `.ci/run`, and not by the command of the README."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in THOROUGH:
+        if any(item.path.is_relative_to(here / place) for place in THOROUGH):
             item.add_marker("thorough")
 
 
