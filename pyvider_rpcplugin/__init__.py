@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .process import ResourceLimits, SecureConfig, discover
     from .protocol.base import RPCPluginProtocol
     from .protocol.typed import RemoteError, raises
+    from .rpc import ConnectionLost, DeadlineExceeded
     from .server import PluginMux, RPCPluginServer
     from .services import context
     from .transport import TCPSocketTransport, UnixSocketTransport
@@ -60,6 +61,8 @@ __all__ = [
     "TRANSPORT_TYPES",
     "ConfigError",
     "ConfigT",
+    "ConnectionLost",
+    "DeadlineExceeded",
     "GrpcChannelType",
     "GrpcCredentialsType",
     "HandlerT",
@@ -124,6 +127,7 @@ _HOMES = {
     "process": ("ResourceLimits", "SecureConfig", "discover"),
     "protocol.base": ("RPCPluginProtocol",),
     "protocol.typed": ("RemoteError", "raises"),
+    "rpc": ("ConnectionLost", "DeadlineExceeded"),
     "server": ("PluginMux", "RPCPluginServer"),
     "services": ("context",),
     "transport": ("TCPSocketTransport", "UnixSocketTransport"),

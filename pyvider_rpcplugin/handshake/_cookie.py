@@ -40,7 +40,8 @@ def check_cookie(settings: Settings, environ: Mapping[str, str]) -> None:
         message = f"this program is a plugin, and no host started it: {variable} is not set"
         raise HandshakeError(
             message,
-            "It is not meant to be run by hand; the program that uses it will start it.",
+            "The program that uses it starts it. By hand, `pyvider-rpcplugin inspect` looks at it, and "
+            "--debug makes it serve.",
             phase="handshake",
         )
     # Not every variable is valid UTF-8: what is not comes as lone surrogates.

@@ -29,7 +29,7 @@ def test_the_right_cookie_passes(cookie):
 def test_a_plugin_run_by_hand_says_so_and_names_the_variable(environ):
     error = refusal(SETTINGS, environ)
     assert "MY_PLUGIN is not set" in error.message
-    assert "not meant to be run by hand" in error.hint
+    assert "The program that uses it starts it." in error.hint
 
 
 @pytest.mark.parametrize("cookie", ["hidden-secre", "hidden-secret ", "HIDDEN-SECRET", "\udcff"])
