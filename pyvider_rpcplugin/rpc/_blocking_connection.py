@@ -15,7 +15,9 @@ from pyvider_rpcplugin.http2 import H2Connection, LocalSettings
 
 from ._blocking_waits import Bell, BlockingDeadline, ThreadWaiter, poll_for
 from ._call import MessageChannel
+from ._compression import unpacking_error
 from ._connection import DISPATCH, HIGH_WATER, LARGEST_OUTPUT, Incoming
+from ._messages import message_prefix
 from .errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.http2 import H2Stream
 
     from ._blocking import BlockingChannel
+    from ._compression import MessageEncoding
+    from ._metadata import Deadline
     from ._options import RPCOptions
 
     class Socket(Protocol):
@@ -84,8 +88,29 @@ class BlockingMessages(MessageChannel):
         self._connection.channel.due = self._due
         await super()._wait_sendable()
 
+    async def _unpack(self, packed: bytes) -> bytes:
+        limit = self._connection.options.max_receive_message_size
+        encoding: Any = self.encoding_in
+        try:
+            return encoding.decompress(packed, limit, self._let_others_in)  # type: ignore[no-any-return]
+        except (OverflowError, ValueError) as error:
+            raise unpacking_error(error) from None
+
+    @staticmethod
+    async def pack_message(
+        encoding: MessageEncoding,
+        data: bytes,
+        deadline: Deadline | None,
+    ) -> tuple[bytes, bytes]:
+        """A large message as it is sent, compressed."""
+        packed = encoding.compress(data)
+        return message_prefix(len(packed), compressed=True), packed
+
     async def _yield(self) -> None:
         self._rested()
+        self._let_others_in()
+
+    def _let_others_in(self) -> None:
         self._connection.channel.let_others_in()
         if self._due is not None and self._due.time_remaining() <= 0:
             raise DeadlineExceeded

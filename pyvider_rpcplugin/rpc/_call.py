@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin.http2 import ErrorCode
 
-from ._compression import ENCODINGS, MessageEncoding
+from ._compression import ENCODINGS, LARGE_SIZE, MessageEncoding, unpacking_error
 from ._messages import LARGEST_MESSAGE, MessageBuffer, MessageTooLarge, message_prefix
 from .errors import DeadlineExceeded
 
@@ -58,6 +58,7 @@ class MessageChannel:
         "encoding_in",
         "encoding_out",
         "failure",
+        "packed",
         "unwanted",
     )
 
@@ -80,6 +81,8 @@ class MessageChannel:
         self.encoding_in: MessageEncoding | None = None
         self.encoding_out: MessageEncoding | None = None
         self.failure: Exception | None = None
+        # A large compressed message, which was taken and is for `unpack`.
+        self.packed: bytes | None = None
         self.unwanted: bool = False  # the peer has said all and listens no more
 
     # --- what the connection reports ---------------------------------------------------------
@@ -94,7 +97,7 @@ class MessageChannel:
         if receiver is not None:
             if buffer.ready:
                 receiver.wake()
-            else:
+            elif self.packed is None:
                 self._connection.h2.acknowledge(self._stream, self._count_early())
 
     def on_end(self) -> None:
@@ -208,13 +211,15 @@ class MessageChannel:
     # --- receiving ---------------------------------------------------------------------------
 
     def take_message(self, message_type: Any) -> Any:
-        """The next message if it is here; None if it is not.
+        """The next message if it is here; None if it is not, or if it is `packed`.
 
         Raises:
             GRPCError: It is too large, malformed, or cannot be decoded.
             anyio.BusyResourceError: Another task receives already.
         """
         self._check_receiver()
+        if self.packed is not None:  # Who waited for that was cancelled.
+            return None
         early = self.buffer.credited
         try:
             taken = self.buffer.take()
@@ -228,8 +233,49 @@ class MessageChannel:
         if credit:
             self._acknowledge(credit)
         if compressed:
-            data = self._decompress(data)
+            small = self._unpack_small(data)
+            if small is None:
+                self.packed = data
+                return None
+            data = small
         return decode_message(self._codec, data, message_type)
+
+    async def unpack(self, message_type: Any) -> Any:
+        """The message that is `packed`.
+
+        Raises:
+            GRPCError: It is too large, malformed, or cannot be decoded, or the call is over.
+            DeadlineExceeded: The call's deadline passed first.
+            anyio.BusyResourceError: Another task receives already.
+
+        Cancellation:
+            Leaves it packed.
+        """
+        self._check_receiver()
+        packed: Any = self.packed
+        self._receiver = self._connection.new_waiter()  # so that nobody else receives meanwhile
+        try:
+            data = await self._unpack(packed)
+        except GRPCError:
+            self.packed = None
+            raise
+        finally:
+            self._receiver = None
+        self.packed = None
+        if self._stream.owner is None:
+            raise _over()
+        self._rested()
+        return decode_message(self._codec, data, message_type)
+
+    async def _unpack(self, packed: bytes) -> bytes:
+        from ._packing import unpack  # noqa: PLC0415 - only where messages are compressed
+
+        connection = self._connection
+        encoding: Any = self.encoding_in
+        if connection.unpacking is None:
+            connection.unpacking = anyio.Lock()
+        limit = connection.options.max_receive_message_size
+        return await unpack(encoding, packed, limit, self._deadline, connection.unpacking)
 
     def take_only(self, message_type: Any) -> Any:
         """The message, if nothing else is here; None if something is, and nothing is taken.
@@ -246,16 +292,15 @@ class MessageChannel:
         if h2.output_size > before:
             self._connection.flush()
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _unpack_small(self, data: bytes) -> bytes | None:
+        """What a compressed message is, if it is small."""
         if self.encoding_in is None:
             raise GRPCError(Status.INTERNAL, "a compressed message without a grpc-encoding")
         limit = self._connection.options.max_receive_message_size
         try:
-            return self.encoding_in.decompress(data, limit)
-        except OverflowError as error:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
-        except ValueError as error:
-            raise GRPCError(Status.INTERNAL, str(error)) from None
+            return self.encoding_in.decompress_small(data, limit)
+        except (OverflowError, ValueError) as error:
+            raise unpacking_error(error) from None
 
     async def after_message(self) -> None:
         """Let others run, now and then, when messages keep coming."""
@@ -272,7 +317,7 @@ class MessageChannel:
     def encode(
         self, message: Any, message_type: Any, *, compress: bool = True
     ) -> tuple[bytes, bytes]:
-        """`message` as it is sent."""
+        """`message` as it is sent, or with an empty prefix if it is for `pack`."""
         return encode_message(
             message,
             message_type,
@@ -280,6 +325,30 @@ class MessageChannel:
             self._connection.options.max_send_message_size,
             self.encoding_out if compress else None,
         )
+
+    async def pack(self, data: bytes) -> tuple[bytes, bytes]:
+        """A large message as it is sent, compressed.
+
+        Raises:
+            DeadlineExceeded: The call's deadline passed first.
+            anyio.BusyResourceError: Another task sends already.
+        """
+        self._check_sender()
+        encoding: Any = self.encoding_out
+        self._sender = self._connection.new_waiter()  # so that nobody else sends meanwhile
+        try:
+            return await self.pack_message(encoding, data, self._deadline)
+        finally:
+            self._sender = None
+
+    @staticmethod
+    async def pack_message(
+        encoding: MessageEncoding, data: bytes, deadline: Deadline | None
+    ) -> tuple[bytes, bytes]:
+        """The same for a call that has not begun."""
+        from ._packing import pack  # noqa: PLC0415 - only where messages are compressed
+
+        return await pack(encoding, data, deadline)
 
     def send_now(self, prefix: bytes, message: bytes, *, end_stream: bool) -> bool:
         """Queue a message if all of it may be sent at once; say whether that was so."""
@@ -456,6 +525,8 @@ def encode_message(
 ) -> tuple[bytes, bytes]:
     """One message: its prefix and its octets.
 
+    The prefix is empty if the message is still to be compressed, as it is large: see `pack`.
+
     Raises:
         GRPCError: RESOURCE_EXHAUSTED, it is larger than `limit` octets (-1: 4 GiB).
     """
@@ -465,6 +536,8 @@ def encode_message(
         msg = f"a message of {len(data)} octets, at most {most} may be sent"
         raise GRPCError(Status.RESOURCE_EXHAUSTED, msg)
     if encoding is not None and data:
+        if len(data) > LARGE_SIZE:
+            return b"", data
         data = encoding.compress(data)
         return message_prefix(len(data), compressed=True), data
     return message_prefix(len(data)), data

@@ -408,6 +408,8 @@ class ClientStream(_Base[SendT, RecvT]):
             channel.options.max_send_message_size,
             channel.encoding,
         )
+        if not encoded[0]:
+            encoded = await self._pack(encoded[1])
         last = end or not self._cardinality.client_streaming
         if not self._cardinality.client_streaming and len(encoded[1]) <= LARGEST_KEPT:
             self._request = encoded
@@ -423,6 +425,16 @@ class ClientStream(_Base[SendT, RecvT]):
         self._message_sent = True
         self._ended = last
         self._end_said = end
+
+    async def _pack(self, data: bytes) -> tuple[bytes, bytes]:
+        """A large message as it is sent, compressed."""
+        if self._messages is not None:
+            return await self._messages.pack(data)
+        channel = self._owner
+        encoding: Any = channel.encoding
+        packed = await channel.message_channel.pack_message(encoding, data, self._due)
+        self._check_unsent()  # Another task may have begun the call meanwhile.
+        return packed
 
     async def _begin_again(self, error: GRPCError) -> None:
         """Make another attempt at a call with one request, if the server has certainly not begun.
@@ -532,6 +544,8 @@ class ClientStream(_Base[SendT, RecvT]):
         while True:
             try:
                 message = messages.take_message(self._recv_type)
+                if messages.packed is not None:
+                    message = await messages.unpack(self._recv_type)
             except GRPCError as error:
                 self._give_up(CallStatus(error.status, error.message))
                 raise

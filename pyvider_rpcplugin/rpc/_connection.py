@@ -261,6 +261,8 @@ class RPCConnection(Incoming):
         self._ping_number = 0
         self._pong = anyio.Event()
         self._guard_since = 0.0
+        # Large messages are decompressed one after the other.
+        self.unpacking: anyio.Lock | None = None
         self._read_scope: anyio.CancelScope | None = None
         self._unwritable = False
 

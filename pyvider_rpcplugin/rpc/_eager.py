@@ -169,7 +169,7 @@ class EagerStream(ClientStream[Any, Any]):
         return self._final_status()
 
     def encode(self, message: Any) -> Encoded:
-        """One message, as it is sent."""
+        """One message, as it is sent, or with an empty prefix if it is for `pack`."""
         return encode_message(
             message,
             object,
@@ -177,6 +177,14 @@ class EagerStream(ClientStream[Any, Any]):
             self._owner.options.max_send_message_size,
             self.encoding,
         )
+
+    async def pack(self, data: bytes) -> Encoded:
+        """A large message as it is sent, compressed."""
+        messages = self._messages
+        if messages is not None:
+            return await messages.pack(data)
+        encoding: Any = self.encoding
+        return await self._owner.message_channel.pack_message(encoding, data, self._due)
 
     def pause_after(self, status: CallStatus, cause: Exception | None) -> float | None:
         """How long to wait before another attempt at the call; None: there is to be none."""
@@ -283,9 +291,10 @@ class Call:
         if first is not None and (stream.attempts is not None or len(first[1]) <= LARGEST_KEPT):
             self._first = first
         try:
-            # Whom the call is announced to may wait.
-            announced = channel.interceptors or channel.events.active
-            messages = None if announced else stream.begin_now()
+            # Whom the call is announced to may wait, and so does a large message to be compressed.
+            large = first is not None and not first[0]
+            waits = channel.interceptors or channel.events.active or large
+            messages = None if waits else stream.begin_now()
             if messages is not None:
                 sent = first is None or messages.send_now(*first, end_stream=True)
                 messages.flush()
@@ -334,7 +343,7 @@ class Call:
 
     def _all_taken(self, messages: MessageChannel) -> bool:
         """Whether the user has all messages, so that the end is what comes next."""
-        return not messages.buffer.partial
+        return not messages.buffer.partial and messages.packed is None
 
     def failed(self, error: Exception) -> None:
         """The call has ended with an error of ours."""
@@ -399,7 +408,7 @@ class Call:
     def _has_answer(self) -> bool:
         """Whether a response has come, or a part of one."""
         messages = self._stream.messages
-        return messages is not None and messages.buffer.partial
+        return messages is not None and not Call._all_taken(self, messages)
 
     def _run_callback(self, callback: Callable[[Any], object]) -> None:
         try:
@@ -532,6 +541,7 @@ class UnaryResponse(Call):
         super().__init__(stream, wait_for_ready=wait_for_ready)
         self._response: Any = None
         self._answered = False
+        self._unpacking: anyio.CancelScope | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._wait_response().__await__()
@@ -548,8 +558,11 @@ class UnaryResponse(Call):
 
     def _advance(self) -> None:
         messages = self._stream.messages
-        if messages is not None and messages.failure is None and messages.buffer.partial:
-            self._take(messages)
+        if messages is not None and messages.failure is None:
+            if self._unpacking is None and messages.buffer.partial:
+                self._take(messages)
+            if self._unpacking is not None:
+                return
         if self._status is None:
             super()._advance()
 
@@ -566,7 +579,13 @@ class UnaryResponse(Call):
         except GRPCError as error:
             self._give_up(CallStatus(error.status, error.message), error)
             return
-        if response is None:
+        if messages.packed is not None:
+            self._unpacking = scope = anyio.CancelScope()
+            try:
+                self._stream.channel.start_soon(self._unpack, messages, scope)
+            except GRPCError as error:
+                self._give_up(CallStatus(error.status, error.message), error)
+        elif response is None:
             messages.credit_early()
         elif self._answered:
             self._give_up(TOO_MANY_MESSAGES)
@@ -574,7 +593,28 @@ class UnaryResponse(Call):
             self._answered = True
             self._response = response
 
+    async def _unpack(self, messages: MessageChannel, scope: anyio.CancelScope) -> None:
+        """Take a response that is large and compressed."""
+        with scope:
+            try:
+                response = await messages.unpack(object)
+            except DeadlineExceeded as error:
+                self._give_up(_OUT_OF_TIME, error)
+                return
+            except GRPCError as error:
+                self._give_up(CallStatus(error.status, error.message), error)
+                return
+            self._unpacking = None
+            if self._answered:
+                self._give_up(TOO_MANY_MESSAGES)
+                return
+            self._answered = True
+            self._response = response
+            self.look()
+
     def _settle(self, status: CallStatus, cause: Exception | None = None) -> None:
+        if self._unpacking is not None:
+            self._unpacking.cancel()
         messages = self._stream.messages
         if status.status is Status.OK and messages is not None:
             if messages.buffer.partial:
@@ -619,6 +659,8 @@ class StreamedResponse(Call):
                     await self._wait_begun()
                     continue
                 response = messages.take_message(object)
+                if messages.packed is not None:
+                    response = await messages.unpack(object)
                 if response is not None:
                     self._answered = True
                     self._advance()
@@ -706,6 +748,8 @@ class StreamedRequests(Call):
             await self._wait_begun()
             if self._status is None:
                 messages: Any = self._stream.messages
+                if data and not prefix:
+                    prefix, data = await messages.pack(data)
                 await messages.send(prefix, data, end_stream=end)
         except anyio.get_cancelled_exc_class():
             self.cancel()
@@ -768,6 +812,8 @@ async def _attend(
         try:
             if pause:
                 await anyio.sleep(pause)
+            if first is not None and not first[0]:
+                first = await stream.pack(first[1])
             messages = stream.messages
             if messages is None:
                 messages = await stream.begin(wait_for_ready=wait_for_ready)
@@ -791,10 +837,10 @@ async def _send_all(
     try:
         if isinstance(requests, AsyncIterable):
             async for request in requests:
-                await messages.send(*stream.encode(request))
+                await _send_one(stream, messages, request)
         else:
             for request in requests:
-                await messages.send(*stream.encode(request))
+                await _send_one(stream, messages, request)
         await messages.send(b"", b"", end_stream=True)
     except GRPCError as error:  # It is over, or this request is too large.
         call = stream.find_call()
@@ -808,6 +854,13 @@ async def _send_all(
     finally:
         if isinstance(requests, AsyncGenerator):
             await requests.aclose()
+
+
+async def _send_one(stream: EagerStream, messages: MessageChannel, request: Any) -> None:
+    prefix, data = stream.encode(request)
+    if not prefix:
+        prefix, data = await messages.pack(data)
+    await messages.send(prefix, data)
 
 
 def _abandon(stream: EagerStream, attendant: anyio.CancelScope | None) -> None:

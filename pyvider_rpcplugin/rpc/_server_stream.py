@@ -203,6 +203,9 @@ class ServerStream(_Base[RecvT, SendT]):
             message = messages.take_message(self._handler.request_type)
             if message is not None:
                 break
+            if messages.packed is not None:
+                message = await messages.unpack(self._handler.request_type)
+                break
             if messages.buffer.eof:
                 self._at_end()
                 return None
@@ -307,6 +310,8 @@ class ServerStream(_Base[RecvT, SendT]):
             (message,) = await events.send_message(message)
         messages = self._messages
         prefix, data = messages.encode(message, self._handler.reply_type, compress=compress)
+        if not prefix:
+            prefix, data = await messages.pack(data)
         if not self._initial_metadata_sent:
             await self._begin(None)
         # A unary answer's trailers follow when the handler returns: one write for all of it.

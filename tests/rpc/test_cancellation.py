@@ -119,6 +119,14 @@ async def _left_early(ours: Linked) -> None:
             assert await stream.recv_message() is not None
 
 
+async def _compressed(ours: Linked) -> None:
+    async with request(ours.channel, "Bidi", timeout=1000) as stream:
+        await stream.send_message(EchoRequest(data=bytes(400_000)), end=True)
+        reply = await stream.recv_message()
+        assert reply is not None
+        assert len(reply.data) == 400_000
+
+
 OPERATIONS = {
     "unary": _unary,
     "large unary": _large_unary,
@@ -140,6 +148,15 @@ async def test_a_call_may_be_cancelled_at_every_step(name: str, link: str, racin
         assert steps > 0
         assert len(ours.channel._connections) == 1
         assert len(ours.server._connections) == 1
+
+
+@races
+async def test_a_call_of_large_compressed_messages_may_be_cancelled_at_every_step(
+    racing: bool,
+) -> None:
+    gzip = RPCOptions(compression="gzip")
+    async with linked(channel_options=gzip, server_options=gzip) as ours:
+        await sweep(lambda: _compressed(ours), ours.check_nothing_is_left, racing=racing)
 
 
 @races

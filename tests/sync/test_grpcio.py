@@ -41,6 +41,7 @@ def test_all_kinds_of_methods(stub):
     assert stub.Unary(EchoRequest(text="x"), wait_for_ready=True).text == "x"
     gzip = grpc.Compression.Gzip
     assert stub.Unary(EchoRequest(text="x" * 1000), compression=gzip).text == "x" * 1000
+    assert len(stub.Unary(EchoRequest(text="x" * 1_000_000), compression=gzip).text) == 1_000_000
     assert stub.ClientStream(iter([EchoRequest()]), compression=gzip).index == 1
 
 
