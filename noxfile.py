@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">= 2024.4"
-nox.options.sessions = ["lint", "types", "go", "tests", "minimums", "wheel", "proto_check"]
+nox.options.sessions = ["lint", "types", "go", "tests", "minimums", "wheel", "proto_check", "docs"]
 nox.options.default_venv_backend = "virtualenv"
 
 ROOT = Path(__file__).parent
@@ -134,6 +134,16 @@ def wheel(session: nox.Session) -> None:
         "import pyvider_rpcplugin as first, pyvider.rpcplugin as second; assert first is second; "
         "assert all(getattr(first, name) for name in first.__all__)",
     )  # fmt: skip
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation. A warning, a link that leads nowhere: both are errors."""
+    session.install("-e", ".[docs]")
+    site = Path(session.create_tmp()) / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    session.run("python", "-m", "sphinx", "-n", "-W", "--keep-going", "-E", "-q", "docs", str(site))
+    session.log(f"{site}/index.html")
 
 
 def generate(session: nox.Session, out: Path) -> list[Path]:

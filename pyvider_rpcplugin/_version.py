@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 __version__ = "1.0.0.dev0"
+"""The version of the package."""

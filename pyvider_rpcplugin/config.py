@@ -39,9 +39,10 @@ __all__ = [
 ]
 
 PREFIX = "PLUGIN_"
+"""What the names of all settings begin with."""
 
-# The level below `logging.DEBUG` that logs in Go have, and Python has no name for.
 TRACE = 5
+"""The level below `logging.DEBUG` that logs in Go have, and Python has no name for."""
 
 logger: logging.Logger = logging.getLogger(__name__)
 

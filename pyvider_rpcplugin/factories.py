@@ -57,7 +57,7 @@ def plugin_server(
         host: The address to bind with tcp, 127.0.0.1 by default.
         port: The port to bind with tcp; 0 lets the system choose one.
         transport_path: The path of the Unix socket; by default one in a private folder.
-        config: Settings for this server (PLUGIN_...), and keys of the application's own.
+        config: Settings for this server (`PLUGIN_...`), and keys of the application's own.
         versions: For a plugin that serves several versions of its protocol: from each version to
             its handler, to its protocol, or to both as `(protocol, handler)`. A protocol alone
             goes with `handler`. Only the highest version that the host offers too is served.
@@ -155,7 +155,7 @@ def plugin_client(
 
     Args:
         command: The program and its arguments; no shell is used.
-        config: Settings for this client (PLUGIN_...), and keys of the application's own.
+        config: Settings for this client (`PLUGIN_...`), and keys of the application's own.
         env: Variables for the plugin, beside or instead of those that it inherits.
         inherit_env: Whether the plugin inherits this process's environment: True, False, or the
             names of the variables that it does.

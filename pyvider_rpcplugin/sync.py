@@ -76,7 +76,7 @@ def plugin_client_sync(
 
     Args:
         command: The program and its arguments; no shell is used.
-        config: Settings for this client (PLUGIN_...), and keys of the application's own.
+        config: Settings for this client (`PLUGIN_...`), and keys of the application's own.
         backend: What the background thread's event loop is one of.
         options: All that `plugin_client` takes besides. Functions among them are called in the
             background thread.

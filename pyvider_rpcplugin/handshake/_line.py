@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 CORE_VERSION = 1
+"""The version of go-plugin's own protocol: the first field of the line."""
+
 NETWORKS: tuple[Literal["unix", "tcp"], ...] = ("unix", "tcp")
+"""What the third field of the line may be."""
 
 _PROTOCOLS = frozenset({"grpc", "netrpc"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")

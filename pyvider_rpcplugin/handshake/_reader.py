@@ -11,8 +11,8 @@ from pyvider_rpcplugin.logs import readable
 if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
-# So much may come before the handshake line.
 NOISE_LIMIT = 1024 * 1024
+"""How many octets a plugin may print before its handshake line."""
 # So long may a line be beyond that: whether it is noise can only be told at its end.
 _LONGEST_LINE = 64 * 1024
 

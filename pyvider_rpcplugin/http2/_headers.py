@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Field = tuple[str, str]
+"""A header field: its name in lower case, and its value."""
 
 # What the caches hold at most: this many blocks, of that many octets each, encoded and decoded
 # (one octet of a block can stand for a field of thousands).

@@ -72,3 +72,4 @@ Event = (
     | GoAwayReceived
     | SessionFaulted
 )
+"""What a session says to whoever owns it."""
