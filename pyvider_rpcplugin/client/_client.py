@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     import grpclib.client
 
@@ -215,6 +215,18 @@ class RPCPluginClient:
     ) -> None:
         await self._stop()
 
+    if not TYPE_CHECKING:  # For whoever forgets `async`; a checker says so before.
+
+        def __enter__(self) -> NoReturn:
+            msg = (
+                "a plugin's client needs `async with`; in a program without an event loop, "
+                "`with plugin_client_sync(...)`, of pyvider_rpcplugin.sync"
+            )
+            raise TypeError(msg)
+
+        def __exit__(self, *_: object) -> None:
+            """Be there, as Python looks for it."""
+
     # Calls.
 
     @property
@@ -368,7 +380,8 @@ class RPCPluginClient:
         channel = self.grpc_channel
         if channel is None:
             msg = f"the client of plugin {self.name} is not running"
-            raise RPCPluginError(msg, hint="await client.start() first", phase="call")
+            hint = "call it within `async with client:`, or after `await client.start()`"
+            raise RPCPluginError(msg, hint, phase="call")
         if self._session is not None:
             self._session.check_loop()
         return channel

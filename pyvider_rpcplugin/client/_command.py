@@ -23,11 +23,11 @@ def checked_command(command: Any) -> list[str]:
     if isinstance(command, str | bytes | os.PathLike):
         command = cast("str | bytes | os.PathLike[str]", command)
         msg = f"the command is one {type(command).__name__}, not a list"
-        raise ConfigError(
-            msg,
-            hint=f"for a program without arguments: [{os.fsdecode(command)!r}]; no shell is used",
-            phase="launch",
-        )
+        split = os.fsdecode(command).split() if isinstance(command, str | bytes) else []
+        hint = f"for a program without arguments: [{os.fsdecode(command)!r}]; no shell is used"
+        if len(split) > 1:
+            hint = f"each word by itself: {split!r}; no shell is used"
+        raise ConfigError(msg, hint, phase="launch")
     if not isinstance(command, Sequence) or not command:
         msg = f"the command has to be a list of the program and its arguments, not {command!r}"
         raise ConfigError(msg, phase="launch")

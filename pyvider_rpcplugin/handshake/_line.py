@@ -205,9 +205,11 @@ def _show(text: str) -> str:
 
 def _integer(field: str, what: str, line: str) -> int:
     if not _INTEGER.fullmatch(field):
-        _fail(
-            f"the {what} {_show(field)} in the handshake line {_show(line)} is no number", EXPECTED
-        )
+        hint = EXPECTED
+        before = field.rstrip("0123456789")
+        if before != field:
+            hint = f"The plugin printed {_show(before)} just before it, without the end of a line."
+        _fail(f"the {what} {_show(field)} in the handshake line {_show(line)} is no number", hint)
     return int(field)
 
 

@@ -111,7 +111,7 @@ class HandshakeReader:
             hint = EXPECTED
         else:
             message = f"the plugin {ended} without a handshake line: {self.seen}"
-            hint = "Does the command start a plugin, and does it start when run by hand?"
+            hint = _advice(exit)
         return HandshakeError(
             message,
             "\n".join((hint, *(f"stderr: {readable(line)}"[:300] for line in tail))),
@@ -146,3 +146,17 @@ class HandshakeReader:
     def _too_much(self) -> HandshakeError:
         message = f"no handshake line in the first {self._limit} bytes of the plugin: {self.seen}"
         return HandshakeError(message, EXPECTED, phase="handshake")
+
+
+def _advice(exit: PluginExit | None) -> str:  # noqa: A002 - as the error's own
+    """What to look at, by how a plugin ended that wrote nothing."""
+    if exit is None or exit.status is None:
+        return "Does the command start a plugin?"
+    if exit.status == 0:
+        return (
+            "Does the program serve? In Python: plugin_server(...).run(), below "
+            'if __name__ == "__main__":'
+        )
+    if not exit.stderr_tail:
+        return "It said nothing on its standard error, either; `pyvider-rpcplugin doctor` looks closer."
+    return "Its standard error says why; `pyvider-rpcplugin doctor` with the same command looks closer."

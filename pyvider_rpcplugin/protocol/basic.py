@@ -46,6 +46,8 @@ class BasicProtocol(RPCPluginProtocol):
             ProtocolError: Neither a function was given, nor does the handler say what it serves.
         """
         add = self.servicer_add_fn
+        if add is None:
+            _check_is_object(handler)
         if add is None and hasattr(handler, "__mapping__"):
             server.add_service(handler)
             return
@@ -62,6 +64,24 @@ class BasicProtocol(RPCPluginProtocol):
             if use_threads is not None:  # It is one of plain functions.
                 use_threads(server.threads)
             server.add_service(TypedService(handler, self.service_name))
+
+
+def _check_is_object(handler: Any) -> None:
+    """Refuse what is easily given in place of a handler.
+
+    Raises:
+        ProtocolError: It is a class, or nothing at all.
+    """
+    if isinstance(handler, type):
+        msg = f"nothing to serve: the handler is the class {handler.__name__}, not an object of it"
+        raise ProtocolError(msg, f"handler={handler.__name__}()", phase="serve")
+    if handler is None:
+        msg = "nothing to serve: there is no handler"
+        raise ProtocolError(
+            msg,
+            "plugin_server(handler=...) takes the object whose methods hosts call",
+            phase="serve",
+        )
 
 
 def _grpcio_function(handler: Any) -> Callable[[Any, Any], Any] | None:
@@ -88,6 +108,11 @@ async def register(server: Any, protocol: RPCPluginProtocol | None, handler: Any
     """
     if protocol is None:
         protocol = BasicProtocol()
+    if not hasattr(protocol, "add_to_server"):
+        msg = f"a {_kind(protocol)} is no protocol: it has no add_to_server()"
+        raise ProtocolError(
+            msg, "the handler is another argument: plugin_server(handler=...)", phase="serve"
+        )
     before = _served(server)
     try:
         # Documented as called by keyword; plain functions are as good as async ones.

@@ -21,6 +21,7 @@ from pyvider_rpcplugin.config import Settings, level_number, load_settings
 from pyvider_rpcplugin.crypto import plugin_tls
 from pyvider_rpcplugin.exception import (
     ConfigError,
+    HandshakeError,
     ProtocolError,
     RPCPluginError,
     TransportError,
@@ -56,6 +57,7 @@ from ._stdout import guarded_stdout, write_line
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Callable, Iterable
+    from types import FrameType
     from typing import Literal
 
     from anyio.abc import TaskStatus
@@ -315,8 +317,25 @@ class RPCPluginServer:
                     log_crash(exc)
                     raise SystemExit(1) from None
         except RPCPluginError as exc:
+            self._notice_import(exc, sys._getframe(1))  # noqa: SLF001 - that is how
             sys.stderr.write(f"{exc}\n")
             raise SystemExit(1) from None
+
+    def _notice_import(self, error: RPCPluginError, caller: FrameType) -> None:
+        """Say more where a module calls `run` while it is imported, as by its own host."""
+        module = caller.f_globals.get("__name__")
+        settings = self._settings
+        if (
+            isinstance(error, HandshakeError)
+            and settings is not None
+            and settings.magic_cookie_key not in os.environ
+            and caller.f_code.co_name == "<module>"
+            and module != "__main__"
+        ):
+            error.hint = (
+                f"The module {module} calls run() while it is imported: put that below "
+                'if __name__ == "__main__":'
+            )
 
     def _wait_for_debugger(self) -> None:
         """Wait for one if this program's host wants that."""
