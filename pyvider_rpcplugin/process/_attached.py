@@ -15,7 +15,8 @@ from pyvider_rpcplugin.exception import ConfigError, TransportError
 from pyvider_rpcplugin.process._spec import SameAddresses
 
 if sys.platform != "win32":
-    from pyvider_rpcplugin.process._posix import open_pidfd, reap_released, start_time
+    from pyvider_rpcplugin.process._pidfd import open_pidfd
+    from pyvider_rpcplugin.process._posix import reap_released, start_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

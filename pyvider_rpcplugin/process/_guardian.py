@@ -16,7 +16,13 @@ import os
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from pyvider_rpcplugin.process._pidfd import open_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -62,14 +68,18 @@ _EXIT_TIMEOUT = 1.0
 class Guardian:
     """Starts the guardian when there is something to guard, and lets it end when there is nothing.
 
-    Safe to use from several threads: loops may run in more than one.
+    Safe to use from several threads: loops may run in more than one. Nothing here waits for the
+    guardian, but `settled`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._targets: set[str] = set()
+        # Told to end, and not reaped yet.
+        self._ending: list[subprocess.Popen[bytes]] = []
         self._missing = False
+        self._known_at_exit = False
         os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager
@@ -124,6 +134,7 @@ class Guardian:
     def _start(self) -> bool:
         if self._missing:
             return False
+        self._reap()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the script above
                 [_SHELL, "-c", _SCRIPT, "plugin-guardian"],
@@ -140,7 +151,9 @@ class Guardian:
             self._missing = True
             logger.warning("process.guardian.missing shell=%s reason=%s", _SHELL, exc)
             return False
-        atexit.register(self._release)
+        if not self._known_at_exit:
+            self._known_at_exit = True
+            atexit.register(self._release)
         return True
 
     def _tell(self, line: str) -> None:
@@ -150,35 +163,72 @@ class Guardian:
                 os.write(self._process.stdin.fileno(), line.encode())
 
     def _end(self) -> None:
-        """Close the pipe. The guardian has nothing to do any more, so this takes no time."""
+        """Close the pipe: the guardian, which has nothing to do any more, then ends at once."""
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return
-        atexit.unregister(self._release)
         process.stdin.close()
-        try:
-            process.wait(_EXIT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            logger.warning("process.guardian.left pid=%d", process.pid)
-            process.returncode = 0  # or else its destructor would complain
+        self._ending.append(process)
+        self._reap()
+
+    def _reap(self) -> None:
+        self._ending = [process for process in self._ending if process.poll() is None]
+
+    async def settled(self) -> None:
+        """Wait until a guardian that has nothing to do any more has ended; usually there is none.
+
+        Cancellation:
+            It is not cancelled: it takes a millisecond, and at most a second.
+        """
+        if not self._ending:
+            return
+        ending = list(self._ending)
+        with anyio.move_on_after(_EXIT_TIMEOUT, shield=True):
+            for process in ending:
+                await _wait_ended(process)
+        for process in ending:
+            if process.poll() is None:
+                logger.warning("process.guardian.left pid=%d", process.pid)
+
+    def settle(self) -> None:
+        """The same where there is no event loop: it blocks."""
+        for process in list(self._ending):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_EXIT_TIMEOUT)
 
     def _release(self) -> None:
         """At the end of the interpreter: what is guarded now, the guardian ends."""
-        if self._process is not None:
-            self._process.returncode = 0  # or else its destructor would complain
+        for process in (self._process, *self._ending):
+            if process is not None:
+                process.returncode = 0  # or else its destructor would complain
 
     def _forget(self) -> None:
         """In a forked child: the guardian is its parent's, and must not wait for the child's end."""
+        self._release()
         process, self._process = self._process, None
         self._lock = threading.Lock()
         self._targets = set()
+        self._ending = []
         if process is not None and process.stdin is not None:
             process.stdin.close()
-            process.returncode = 0  # or else its destructor would complain
 
 
 def _target(pid: int, *, group: bool) -> str:
     return f"-{pid}" if group else str(pid)
+
+
+async def _wait_ended(process: subprocess.Popen[bytes]) -> None:
+    pidfd = open_pidfd(process.pid)
+    if pidfd is None:  # there is no such thing, or no such process any more
+        limiter = anyio.CapacityLimiter(1)
+        wait = partial(process.wait, _EXIT_TIMEOUT)
+        with suppress(subprocess.TimeoutExpired):
+            await anyio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=limiter)
+        return
+    try:
+        await anyio.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 guardian = Guardian()

@@ -19,6 +19,7 @@ from anyio import lowlevel
 
 from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin.process._guardian import guardian
+from pyvider_rpcplugin.process._pidfd import open_pidfd
 from pyvider_rpcplugin.process._spec import SameAddresses
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class Child(SameAddresses):
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
+        guardian.settle()
         return True
 
     def release(self) -> None:
@@ -296,11 +298,6 @@ def start_time(pid: int) -> int:
         return 0
 
 
-def open_pidfd(pid: int) -> int | None:
-    """Open what becomes readable when a process ends; None where there is no such thing."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
+async def settled() -> None:
+    """Wait until nothing is left of what watched over children that have ended; a moment at most."""
+    await guardian.settled()

@@ -18,9 +18,9 @@ from pyvider_rpcplugin.process._lines import LONGEST_LINE, LineSplitter
 from pyvider_rpcplugin.process._spec import RunSpec
 
 if sys.platform == "win32":
-    from pyvider_rpcplugin.process._windows import Child, PipeReader, reap_released
+    from pyvider_rpcplugin.process._windows import Child, PipeReader, reap_released, settled
 else:
-    from pyvider_rpcplugin.process._posix import Child, PipeReader, reap_released
+    from pyvider_rpcplugin.process._posix import Child, PipeReader, reap_released, settled
 
 T = TypeVar("T")
 
@@ -87,6 +87,7 @@ async def subprocess_runner(
             own_session=spec.outlives_host,
         )
     except (OSError, ValueError) as error:
+        await settled()
         raise explain(error, words, spec.env, spec.cwd) from error
     try:
         if spec.limits is not None:
@@ -98,6 +99,7 @@ async def subprocess_runner(
         elif not child.kill_and_wait(_LAST_RESORT_GRACE):
             logger.warning("process.left pid=%d", child.pid)
         child.close()
+        await settled()
 
 
 @asynccontextmanager

@@ -135,5 +135,9 @@ class Child(SameAddresses):
         self.stderr.close()
 
 
+async def settled() -> None:
+    """Nothing watches over a process here."""
+
+
 def reap_released() -> None:
     """Nothing is left to take of a process that has ended."""

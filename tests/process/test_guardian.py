@@ -100,6 +100,28 @@ async def test_the_guardian_is_there_only_while_it_has_something_to_guard() -> N
     assert guardian._process is None
 
 
+async def test_others_go_on_while_a_guardian_takes_its_time_to_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mine = Guardian()
+    mine.add(1 << 30, group=True)  # no such number is given out
+    slow = mine._process
+    assert slow is not None
+    slow.send_signal(signal.SIGSTOP)
+    steps = 0
+    with anyio.fail_after(5):
+        mine.drop(1 << 30, group=True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mine.settled)
+            while steps < 100:
+                await anyio.lowlevel.checkpoint()
+                steps += 1
+            assert slow.poll() is None
+            slow.send_signal(signal.SIGCONT)
+    assert slow.returncode == 0
+    assert not caplog.records
+
+
 def test_it_ends_what_it_was_told_of_and_not_what_it_was_told_to_forget() -> None:
     mine = Guardian()
     kept, ended = (subprocess.Popen(["/bin/sleep", "1000"], process_group=0) for _ in range(2))
@@ -149,6 +171,7 @@ def test_many_threads_may_start_and_end_plugins() -> None:
     for thread in threads:
         thread.join()
     assert mine._process is None
+    mine.settle()
 
 
 def test_a_forked_child_of_the_host_does_not_keep_the_plugins_alive() -> None:
@@ -186,6 +209,7 @@ def test_it_is_there_before_what_it_is_to_guard() -> None:
             mine.drop(1 << 30, group=True)
         assert mine._process is first
     assert mine._process is None
+    mine.settle()
     assert first.returncode == 0
     for end in (*pipes[0], *pipes[1]):
         os.close(end)
