@@ -62,6 +62,7 @@ THOROUGH = [
     "fuzz",
     "hostile",
     "interop/go",
+    "packaging",
     "rpc/test_memory.py",
     "rpc/test_storm.py",
     "stubs",

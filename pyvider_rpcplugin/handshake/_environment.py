@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from pyvider_rpcplugin.config import started_by_host
@@ -89,14 +90,16 @@ def build_environment(
     if started_by_host(inherited):
         scrubbed |= _OF_THIS_PLUGIN
     wanted = _wanted_names(inherit_env)
+    before = _before_unpacking(inherited)
     environment = {
         name: value
-        for name, value in inherited.items()
+        for name, value in before.items()
         if name not in scrubbed and (wanted is None or name in wanted)
     }
     for name, value in (env or {}).items():
         text = _check_variable(name, value)
-        if name in scrubbed and text == inherited.get(name):
+        copied = text == inherited.get(name)
+        if copied and (name in scrubbed or text != before.get(name)):
             continue
         if name in _HOST_ALONE:
             message = f"{name} in env= cannot be given to a plugin: it is for the host to say"
@@ -134,6 +137,23 @@ def _protocol_variables(
     # Last, so that no other variable can take its place.
     variables[settings.magic_cookie_key] = settings.magic_cookie_value
     return variables
+
+
+def _before_unpacking(inherited: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment as it was before a program frozen by PyInstaller was unpacked.
+
+    What unpacks it names the folder with its libraries to the system's loader. Plugins would take
+    their own libraries from there, of other versions than they were built with.
+    """
+    if not hasattr(sys, "_MEIPASS"):
+        return inherited
+    before = dict(inherited)
+    for name in ("LD_LIBRARY_PATH", "LIBPATH"):  # the second is that of AIX
+        original = before.pop(f"{name}_ORIG", None)
+        before.pop(name, None)
+        if original is not None:
+            before[name] = original
+    return before
 
 
 def _wanted_names(inherit_env: bool | Collection[str]) -> Collection[str] | None:

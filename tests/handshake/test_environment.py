@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_a_copy_of_the_environment_is_cleaned_like_the_environment():
     base = OUTER | FOR_ITSELF | {"A": "1", "PLUGIN_CLIENT_KEY": "key"}
     assert build(base=base, env=base | {"B": "2"}) == {"A": "1", "B": "2"} | PROTOCOL
     assert build(base=base, env=base, inherit_env=False) == {"A": "1"} | PROTOCOL
+
+
+def test_a_frozen_hosts_own_libraries_are_not_its_plugins(monkeypatch):
+    monkeypatch.setattr(sys, "_MEIPASS", "/unpacked", raising=False)
+    frozen = {"A": "1", "LD_LIBRARY_PATH": "/unpacked"}
+    assert build(base=frozen) == build(env=frozen, base=frozen) == {"A": "1"} | PROTOCOL
+    frozen |= {"LD_LIBRARY_PATH": "/unpacked:/own", "LD_LIBRARY_PATH_ORIG": "/own"}
+    restored = {"A": "1", "LD_LIBRARY_PATH": "/own"} | PROTOCOL
+    assert build(base=frozen) == build(env=frozen, base=frozen) == restored
+    assert build(env={"LD_LIBRARY_PATH": "/x"}, base=frozen)["LD_LIBRARY_PATH"] == "/x"
 
 
 @pytest.mark.parametrize(
