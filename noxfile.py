@@ -78,7 +78,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--ignoreexternal", "--verifytypes", "pyvider_rpcplugin")
     # Each example is a program of its own, with its folder as the place where imports are found, and
     # beside it that of the modules which are not part of this repository.
-    made = session.run("python", "examples/with_go.py", "--prepare", silent=True)
+    made = session.run("python", "examples/with_go.py", "--modules", silent=True)
     modules = dict(line.split("\t") for line in str(made).splitlines())
     for example in sorted(ROOT.glob("examples/[a-z]*/")):
         with session.chdir(example):

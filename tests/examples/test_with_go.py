@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from examples import with_go
+
 from .conftest import ROOT
 
 # What asks for a program in Go, in each way that there is.
 ASKING = [
     "tests/examples/test_terraform_provider_random.py::test_the_provider_names_a_pet",
     "tests/examples/test_tflint_ruleset.py::test_tflint_tells_what_the_rule_found",
+    "tests/interop/go/test_terraform_provider.py",
     "tests/interop/go/test_yamux.py",
 ]
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -32,7 +35,7 @@ def without_go(folder: Path, *command: str, **more: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["terraform_provider_random", "tflint_ruleset"])
+@pytest.mark.parametrize("name", sorted(with_go.EXAMPLES))
 def test_an_example_says_that_it_needs_go(tmp_path: Path, name: str) -> None:
     done = without_go(tmp_path, "examples/with_go.py", name)
     assert done.returncode == 1

@@ -38,8 +38,9 @@ def build() -> Path:
     clone = hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:8]
     out = cache / "pyvider-rpcplugin" / f"interop-go-{clone}"
     out.mkdir(parents=True, exist_ok=True)
+    programs = ["./host", "./mux", "./plugin", "./terraform", "./typed"]
     built = subprocess.run(
-        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", "./host", "./mux", "./plugin", "./typed"],
+        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", *programs],
         cwd=FOLDER, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
     )  # fmt: skip
     if built.returncode:

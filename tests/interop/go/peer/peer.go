@@ -59,6 +59,23 @@ type Plugin struct {
 	Logger  hclog.Logger
 }
 
+// Connection is for a host that makes its clients itself: it dispenses the connection.
+type Connection struct {
+	plugin.NetRPCUnsupportedPlugin
+}
+
+// GRPCServer is what plugins are asked for.
+func (Connection) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error {
+	return errors.New("this is a host")
+}
+
+// GRPCClient returns the connection.
+func (Connection) GRPCClient(
+	_ context.Context, _ *plugin.GRPCBroker, connection *grpc.ClientConn,
+) (any, error) {
+	return connection, nil
+}
+
 // Client is what the host dispenses.
 type Client struct {
 	pb.PeerClient

@@ -20,22 +20,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"pyvider.test/interop/peer"
 	pb "pyvider.test/interop/typedproto"
 )
-
-type inventory struct {
-	plugin.NetRPCUnsupportedPlugin
-}
-
-func (inventory) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error {
-	return errors.New("this is a host")
-}
-
-func (inventory) GRPCClient(
-	_ context.Context, _ *plugin.GRPCBroker, connection *grpc.ClientConn,
-) (any, error) {
-	return pb.NewInventoryClient(connection), nil
-}
 
 func main() {
 	mtls := flag.Bool("mtls", false, "use AutoMTLS")
@@ -46,7 +33,7 @@ func main() {
 			MagicCookieKey:   "PLUGIN_MAGIC_COOKIE",
 			MagicCookieValue: "rpcplugin-default-cookie",
 		},
-		Plugins:          plugin.PluginSet{"inventory": inventory{}},
+		Plugins:          plugin.PluginSet{"inventory": peer.Connection{}},
 		Cmd:              exec.Command(flag.Arg(0), flag.Args()[1:]...),
 		AutoMTLS:         *mtls,
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
@@ -74,7 +61,7 @@ func run(client *plugin.Client) (map[string]any, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return call(ctx, dispensed.(pb.InventoryClient))
+	return call(ctx, pb.NewInventoryClient(dispensed.(*grpc.ClientConn)))
 }
 
 func call(ctx context.Context, client pb.InventoryClient) (map[string]any, error) {
