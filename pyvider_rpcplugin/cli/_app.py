@@ -446,8 +446,14 @@ def new_command(
     from ._new import make_project  # noqa: PLC0415 - not for the others
 
     with told_errors(as_json=as_json):
-        written = [str(path) for path in make_project(folder or Path(name), name, form)]
+        made = folder or Path(name)
+        written = [str(path) for path in make_project(made, name, form)]
     _show_written(written, as_json=as_json)
+    if not as_json:
+        console.print(
+            f"\nIn the folder {escape(str(made))}: `python {name}_host.py` runs it, and "
+            "`python -m pytest` its tests."
+        )
 
 
 def _show_written(written: list[str], *, as_json: bool) -> None:

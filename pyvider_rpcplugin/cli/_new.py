@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path  # noqa: TC003 - typer reads it, by way of the commands
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.codegen import generate
 from pyvider_rpcplugin.exception import ConfigError
 
@@ -44,30 +45,38 @@ class {service}:
         return f"Hello, {{name}}!"
 """,
     "grpclib": """\
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from {name}_grpc import {service}Base
-from {name}_pb2 import HelloReply
+from {name}_pb2 import HelloReply, HelloRequest
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
 
 
 class {service}({service}Base):
-    async def Hello(self, stream):
+    async def Hello(self, stream: Stream[HelloRequest, HelloReply]) -> None:
         request = await stream.recv_message()
+        assert request is not None
         await stream.send_message(HelloReply(text=f"Hello, {{request.name}}!"))
 """,
     "grpcio": """\
-from {name}_pb2 import HelloReply
+from {name}_pb2 import HelloReply, HelloRequest
 from {name}_pb2_grpc import {service}Servicer
 
 
 class {service}({service}Servicer):
-    async def Hello(self, request, context):
+    async def Hello(self, request: HelloRequest, context: object) -> HelloReply:
         return HelloReply(text=f"Hello, {{request.name}}!")
 """,
     "betterproto2": """\
-from {name}_api.{name} import HelloReply, {service}Base
+from {name}_api.{name} import HelloReply, HelloRequest, {service}Base
 
 
 class {service}({service}Base):
-    async def hello(self, message):
+    async def hello(self, message: HelloRequest) -> HelloReply:
         return HelloReply(text=f"Hello, {{message.name}}!")
 """,
 }
@@ -99,9 +108,14 @@ _NEEDS: Mapping[Form, str] = {
 _FILES = {
     "{name}_service.py": "{served}",
     "{name}_cookie.py": """\
+from typing import Any
+
 # By this a host and its plugin know each other. It is no secret: it keeps people from starting
 # plugins by hand, and hosts from starting what is none of theirs.
-COOKIE = {{"magic_cookie_key": "{upper}_PLUGIN", "magic_cookie_value": "{cookie}"}}
+COOKIE: dict[str, Any] = {{
+    "magic_cookie_key": "{upper}_PLUGIN",
+    "magic_cookie_value": "{cookie}",
+}}
 """,
     "{name}_plugin.py": """\
 from {name}_cookie import COOKIE
@@ -114,7 +128,7 @@ if __name__ == "__main__":
 """,
     "{name}_host.py": """\
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it, by way of the commands
+from pathlib import Path
 
 import anyio
 from {name}_cookie import COOKIE
@@ -135,9 +149,8 @@ if __name__ == "__main__":
 """,
     "tests/test_{name}.py": """\
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it, by way of the commands
+from pathlib import Path
 
-import pytest
 from {name}_cookie import COOKIE
 {tested}
 
@@ -147,34 +160,38 @@ from pyvider_rpcplugin.testing import check_plugin, connected
 PLUGIN = [sys.executable, str(Path(__file__).parents[1] / "{name}_plugin.py")]
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request):
-    return request.param
-
-
-async def test_in_this_process():
+async def test_in_this_process() -> None:
     async with connected({service}()) as client:
         assert {call} == "Hello, Ada!"
 
 
-async def test_in_a_process_of_its_own():
+async def test_in_a_process_of_its_own() -> None:
     async with plugin_client(PLUGIN, **COOKIE) as client:
         assert {call} == "Hello, Ada!"
 
 
-async def test_it_is_a_correct_plugin():
+async def test_it_is_a_correct_plugin() -> None:
     report = await check_plugin(PLUGIN, **COOKIE)
     assert report.passed, str(report)
 """,
     "pyproject.toml": """\
+[build-system]
+requires = ["setuptools >= 64"]
+build-backend = "setuptools.build_meta"
+
 [project]
 name = "{dashed}"
 version = "0.1.0"
 requires-python = ">= 3.11"
-dependencies = ["pyvider-rpcplugin"{needs}]
+# The releases before this one, under the same name, are another project's.
+dependencies = ["pyvider-rpcplugin >= {version}"{needs}]
 
 [project.optional-dependencies]
-test = ["pytest >= 9", "trio"]
+test = ["pytest >= 9"]
+
+[tool.setuptools]
+py-modules = [{modules}]
+packages = [{packages}]
 
 [tool.pytest.ini_options]
 pythonpath = ["."]
@@ -187,7 +204,9 @@ anyio_mode = "auto"
 - `{name}_service.py`: what the plugin does.
 - `{name}_plugin.py`: its program, which a host starts.
 - `{name}_host.py`: a host that starts it and calls it: `python {name}_host.py`
-- `tests`: `python -m pytest`
+- `tests`: `python -m pytest`; each test runs on asyncio and on trio
+
+Look at it: `pyvider-rpcplugin inspect --cookie {upper}_PLUGIN={cookie} python {name}_plugin.py`
 {more}""",
 }
 
@@ -225,6 +244,7 @@ def make_project(folder: Path, name: str, form: Form) -> list[Path]:
         "service": "".join(part.capitalize() for part in name.split("_")),
         "cookie": secrets.token_hex(16),
         "needs": _NEEDS[form],
+        "version": __version__,
         "form": form,
         "out": f" --out {name}_api" if form == "betterproto2" else "",
     }
@@ -242,6 +262,7 @@ def make_project(folder: Path, name: str, form: Form) -> list[Path]:
             generate(
                 folder, folder / f"{name}_api" if form == "betterproto2" else None, kinds=[form]
             )
+        words["modules"], words["packages"] = _modules(folder, name)
         for path, text in _FILES.items():
             file = folder / path.format_map(words)
             file.parent.mkdir(exist_ok=True)
@@ -252,3 +273,14 @@ def make_project(folder: Path, name: str, form: Form) -> list[Path]:
             folder.mkdir()
         raise
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _modules(folder: Path, name: str) -> tuple[str, str]:
+    """The modules and packages to install, as the lists of TOML have them."""
+    generated = [path.stem for path in folder.glob("*.py")]
+    own = [f"{name}_{part}" for part in ("cookie", "host", "plugin", "service")]
+    packages = [path.parent.relative_to(folder) for path in folder.rglob("__init__.py")]
+    return (
+        ", ".join(f'"{module}"' for module in sorted([*generated, *own])),
+        ", ".join(f'"{".".join(package.parts)}"' for package in sorted(packages)),
+    )

@@ -315,6 +315,8 @@ def test_new_begins_a_plugin_whose_host_and_tests_run(form: str, tmp_path: Path)
     # The last of them is about the library.
     assert "4 passed" in done("-m", "pytest", *quiet, "-k", "process")
     assert "6 tests" in done("-m", "pytest", *quiet, "--collect-only")
+    if form == "typed":
+        done("-m", "mypy", "--strict", "--cache-dir", os.devnull, "--explicit-package-bases", ".")
 
 
 def test_new_touches_nothing_that_is_there(tmp_path: Path):
