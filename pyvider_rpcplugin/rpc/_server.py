@@ -13,7 +13,7 @@ from grpclib.events import (
 )
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import unwrapped
+from pyvider_rpcplugin._tasks import spawner, unwrapped
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
 
@@ -37,9 +37,10 @@ from ._status import CallStatus, status_fields
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from anyio.abc import ByteStream, Listener, TaskGroup, TaskStatus
+    from anyio.abc import ByteStream, Listener, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
+    from pyvider_rpcplugin._tasks import Spawner
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._compression import MessageEncoding
@@ -441,7 +442,7 @@ class _ServerConnection:
             stream, client_side=False, options=server.options, accept=self._accept
         )
         self._calls: set[AnyCall] = set()
-        self._tasks: TaskGroup | None = None
+        self._spawn: Spawner | None = None
         self._draining = False
         self.idle = anyio.Event()
         self.ended = anyio.Event()
@@ -450,7 +451,8 @@ class _ServerConnection:
         """Live as long as the connection, and as its handlers take to notice that it is gone."""
         try:
             with unwrapped():
-                async with anyio.create_task_group() as self._tasks:
+                async with anyio.create_task_group() as tasks:
+                    self._spawn = spawner(tasks)
                     try:
                         await self._connection.run()
                     finally:
@@ -458,7 +460,7 @@ class _ServerConnection:
                         for call in list(self._calls):
                             call.on_lost(self._connection.lost or ConnectionError())
         finally:
-            self._tasks = None
+            self._spawn = None
             self.idle.set()
             self.ended.set()
 
@@ -527,7 +529,7 @@ class _ServerConnection:
                 refusal = Refusal(CallStatus(Status.UNKNOWN, message), "415")
             else:
                 refusal = server.admission.refuse_call(head.path)
-        if refusal is not None or handler is None or codec is None or self._tasks is None:
+        if refusal is not None or handler is None or codec is None or self._spawn is None:
             self._refuse(stream, refusal)
             return
         deadline = None if head.timeout is None else Deadline.from_timeout(head.timeout)
@@ -536,7 +538,7 @@ class _ServerConnection:
         )
         self._calls.add(call)
         server.admission.begin_call(head.path)
-        call.task = self._tasks.create_task(self._run_call(call, handler), name=head.path)
+        call.task = self._spawn(self._run_call, call, handler, name=head.path)
 
     def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
         if refusal is not None:

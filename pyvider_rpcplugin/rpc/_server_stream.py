@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from anyio import TaskHandle
     from grpclib.encoding.base import CodecBase
     from grpclib.metadata import Deadline as GrpclibDeadline, _Metadata as Metadata
     from grpclib.protocol import Peer as PeerBase
     from grpclib.server import Stream as _Base
 
+    from pyvider_rpcplugin._tasks import Cancellable
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._connection import RPCConnection
@@ -115,7 +115,7 @@ class ServerStream(_Base[RecvT, SendT]):
         self.metadata: Metadata | None = head.metadata()
         self.user_agent: str | None = head.user_agent
         self.peer: PeerBase = connection.peer
-        self.task: TaskHandle[None] | None = None
+        self.task: Cancellable | None = None
         self.cancel_status: CallStatus | None = None
         self.observers: list[Callable[[CallStatus], object]] | None = None
         self._final_status: CallStatus | None = None
