@@ -204,6 +204,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def plots(session: nox.Session) -> None:
+    """Make the pictures and tables of docs/benchmarks.md of the results that `bench` wrote."""
+    session.install("-e", ".[plots]")
+    session.run("python", "-m", "tests.bench.plots", *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
     """Measure the installed wheel beside other libraries; see `-- --help`."""
     session.install("build")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import os
 import posixpath
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ DOCS = ROOT / "docs"
 FOLDER = "repository"
 # Files that people read; generated modules, for one, are not among them.
 SHOWN = {".cfg", ".go", ".hcl", ".mod", ".proto", ".py", ".sh", ".tf", ".toml", ".yaml", ".yml"}
+PICTURES = {".png", ".svg"}
 GENERATED = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_grpc.py")
 
 LEXERS = {name: name for name in ("go", "hcl", "ini", "json", "python", "sh", "toml", "yaml")}
@@ -124,7 +126,11 @@ def made_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         title = path.relative_to(ROOT).as_posix()
         body = folder_body(path, links) if path.is_dir() else file_body(path, links)
         for link in sorted(links):
-            if DOCS in link.parents:
+            if link.suffix in PICTURES:
+                pictures = Path(app.outdir, "_images")
+                pictures.mkdir(exist_ok=True)
+                shutil.copy(link, pictures)
+            elif DOCS in link.parents:
                 if page_of(link) not in known:
                     logger.warning("%s links to %s, which is no page", title, link)
             elif link.exists():
@@ -188,6 +194,7 @@ def markdown(path: Path, links: set[Path], *, page: Path) -> str:
                 continue
             linked, anchor = found
             if attribute == "src":
+                links.add(linked)
                 child.attrSet("src", image(linked, page))
                 continue
             links.add(linked)
@@ -205,12 +212,10 @@ def fence(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
 
 
 def image(path: Path, page: Path) -> str:
-    """Where the site has a picture: `html_static_path` holds those of `docs/`."""
-    here = posixpath.dirname(page_of(page))
-    if DOCS in path.parents and path.exists():
-        return posixpath.relpath(path.relative_to(DOCS).as_posix(), here)
-    logger.warning("%s shows %s, which is not below docs", page, path)
-    return ""
+    """Where the site has a picture: beside those of its pages."""
+    if not path.exists():
+        logger.warning("%s shows %s, which is not in the repository", page, path)
+    return posixpath.relpath(f"_images/{path.name}", posixpath.dirname(page_of(page)))
 
 
 def slug(title: str) -> str:

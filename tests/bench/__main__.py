@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.calls import measure_calls
+from tests.bench.curves import CURVE_PEERS, measure_curves
 from tests.bench.environments import Environments, stage
 from tests.bench.peers import BASELINE, PEERS
 from tests.bench.report import Results, as_text
@@ -22,7 +23,7 @@ from tests.bench.workloads import WORKLOADS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECTIONS = ("startup", "imports", "failures")
+SECTIONS = ("curves", "startup", "imports", "failures")
 
 
 def arguments() -> argparse.Namespace:
@@ -106,6 +107,10 @@ def main() -> None:
             versions = {k: v for peer in calls.versions.values() for k, v in peer.items()}
             facts["versions"] = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
             results = results._replace(calls=calls)
+        peers = [peer for peer in peers if peer.name in CURVE_PEERS]
+        if "curves" in only and peers:
+            curves = measure_curves(peers, environments, place, rounds=rounds, seconds=seconds)
+            results = results._replace(curves=curves)
         starters = [STARTERS[name] for name in STARTERS if name in names]
         if "startup" in only and starters:
             startup = measure_startup(starters, environments, place, rounds)

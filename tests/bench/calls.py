@@ -11,11 +11,13 @@ from tests.bench.processes import Child, ChildError, progress
 from tests.bench.workloads import Workload, count_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.environments import Environments
     from tests.bench.peers import Peer
+
+    OnReport = Callable[[str, str, dict[str, Any]], None]
 
 T = TypeVar("T")
 
@@ -63,11 +65,13 @@ def measure_calls(
     *,
     rounds: int,
     seconds: float,
+    on_report: OnReport | None = None,
 ) -> CallResults:
     """Run each workload of each peer once in each round.
 
     Server and client processes stay up for the whole run. How much one round's work is follows
-    from the rate of the warm-up: about the given number of seconds.
+    from the rate of the warm-up: about the given number of seconds. `on_report` is called with the
+    names of workload and peer, and with what the client's process said of a round.
     """
     results = CallResults({workload.name: {} for workload in workloads}, {}, {})
     running: list[_RunningPeer] = []
@@ -77,7 +81,7 @@ def measure_calls(
             if python is None:
                 results.failures[peer.name] = environments.failures[peer.environment]
             else:
-                running.append(_RunningPeer(peer, python, stage, results, seconds))
+                running.append(_RunningPeer(peer, python, stage, results, seconds, on_report))
                 stack.callback(running[-1].close)
         for round_number in range(rounds + 1):
             progress(f"calls: round {round_number} of {rounds}")
@@ -92,13 +96,20 @@ class _RunningPeer:
     """A peer's processes, started when there is work for them, anew after a failure."""
 
     def __init__(
-        self, peer: Peer, python: str, stage: Path, results: CallResults, seconds: float
+        self,
+        peer: Peer,
+        python: str,
+        stage: Path,
+        results: CallResults,
+        seconds: float,
+        on_report: OnReport | None,
     ) -> None:
         self._peer = peer
         self._python = python
         self._stage = stage
         self._results = results
         self._seconds = seconds
+        self._on_report = on_report
         self._counts: dict[str, int] = {}
         self._children: list[Child] = []
         self._starts = 0
@@ -117,13 +128,16 @@ class _RunningPeer:
             if count is None:
                 self._warm_up(workload)
                 return
-            rate = self._rate(workload, count)
+            report = self._report(workload, count)
         except ChildError as error:
             # The processes may be in the midst of anything now.
             self._results.failures[failure] = str(error)
             self.close()
             return
+        rate = rate_of(workload, count, report)
         self._results.rates[workload.name].setdefault(self._peer.name, []).append(rate)
+        if self._on_report is not None:
+            self._on_report(workload.name, self._peer.name, report)
 
     def close(self) -> None:
         """End the processes, the client's first."""
@@ -150,10 +164,14 @@ class _RunningPeer:
     def _warm_up(self, workload: Workload) -> None:
         # Twice: the first calls of a process are slower than all others.
         for _ in range(2):
-            rate = self._rate(workload, workload.warm_up) / workload.scale
+            report = self._report(workload, workload.warm_up)
+            rate = rate_of(workload, workload.warm_up, report) / workload.scale
             self._counts[workload.name] = count_for(workload, rate, self._seconds)
 
-    def _rate(self, workload: Workload, count: int) -> float:
-        report = self._children[-1].ask(f"{workload.name} {count}", TIMEOUT)
-        seconds: float = report["seconds"]
-        return count * workload.scale / seconds
+    def _report(self, workload: Workload, count: int) -> dict[str, Any]:
+        return self._children[-1].ask(f"{workload.name} {count}", TIMEOUT)
+
+
+def rate_of(workload: Workload, count: int, report: Mapping[str, float]) -> float:
+    """Return the units in a second."""
+    return count * workload.scale / report["seconds"]

@@ -18,7 +18,7 @@ import anyio
 
 # Not relative: `anyio.to_process` runs this file again, outside of its package.
 from tests.bench.peers import PEERS, Peer
-from tests.bench.workloads import WORKLOADS, timed
+from tests.bench.workloads import CURVES, WORKLOADS, timed
 
 
 def main() -> None:
@@ -46,14 +46,14 @@ async def _client(module: Any, peer: Peer, address: str, report: Any) -> None:
         for line in sys.stdin:
             name, count = line.split()
             try:
-                seconds = await timed(WORKLOADS[name], caller, int(count))
+                done = await timed((WORKLOADS | CURVES)[name], caller, int(count))
             except Exception as caught:
                 error = caught
                 while isinstance(error, ExceptionGroup):
                     error = error.exceptions[0]
                 report({"error": f"{type(error).__name__}: {error}"})
             else:
-                report({"seconds": seconds})
+                report(done)
 
 
 def _end_with_stdin() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.bench.calls import CallResults
+    from tests.bench.curves import CurveResults
     from tests.bench.startup import Samples
 
 NOTHING = "-"
@@ -23,6 +24,7 @@ class Results(NamedTuple):
 
     about: Mapping[str, object]
     calls: CallResults | None = None
+    curves: CurveResults | None = None
     startup: Samples | None = None
     imports: Samples | None = None
     failures: Samples | None = None
@@ -46,6 +48,8 @@ def as_text(results: Results) -> str:
     parts = ["\n".join(f"{name}: {value}" for name, value in results.about.items())]
     if results.calls is not None:
         parts += _calls(results.calls)
+    if results.curves is not None:
+        parts += _curves(results.curves)
     if results.startup is not None:
         parts += _startup(results.startup)
     if results.imports is not None:
@@ -162,6 +166,22 @@ def _reached(values: Sequence[float | None], goals: Sequence[float], base: float
         else:
             words.append("yes" if value / base >= goal else "NO")
     return " / ".join(words)
+
+
+def _curves(curves: CurveResults) -> list[str]:
+    found = curves.as_json()
+    peers = [name for name in PEERS if any(name in rates for rates in found["medians"].values())]
+    rows = [["calls/s by number of callers", *peers]]
+    for callers, medians in found["medians"].items():
+        rows.append([callers, *(_number(medians.get(peer)) for peer in peers)])
+    parts = [table(rows)]
+    for callers, taken in found["latencies"].items():
+        rows = [[f"latency with {callers} callers, us", "calls", "p50", "p90", "p99", "p99.9"]]
+        for peer, one in taken.items():
+            shares = [one["microseconds"][share] for share in ("0.5", "0.9", "0.99", "0.999")]
+            rows.append([peer, str(one["calls"]), *map(str, shares)])
+        parts.append(table(rows))
+    return [*parts, *_not_measured(found["failures"])]
 
 
 def _startup(samples: Samples) -> list[str]:

@@ -22,7 +22,8 @@ class Workload(NamedTuple):
     name: str
     title: str
     unit: str
-    run: Callable[[Caller, int], Awaitable[None]]
+    run: Callable[[Caller, int], Awaitable[list[int] | None]]
+    """Returns the microseconds of each call, where it looks at them."""
     warm_up: int
     """How often before anything is measured; the rate of it decides how often in each round."""
     step: int = 1
@@ -128,11 +129,53 @@ WORKLOADS = {
 }
 
 
-async def timed(workload: Workload, caller: Caller, count: int) -> float:
-    """Return the seconds that a peer takes to do it count times."""
+# For the curves: rates and latencies by the number of callers.
+CALLERS = (1, 4, 16, 64, 256, 1000)
+TIMED_CALLERS = (1, 64)
+
+
+def _callers(number: int) -> Workload:
+    async def run(caller: Caller, count: int) -> None:
+        async with anyio.create_task_group() as callers:
+            for _ in range(number):
+                callers.start_soon(caller.unary, SMALL, count // number)
+
+    title = f"unary 32 B, {number} callers"
+    return Workload(f"callers_{number}", title, "calls/s", run, max(200, 2 * number), number)
+
+
+def _latencies(number: int) -> Workload:
+    async def run(caller: Caller, count: int) -> list[int]:
+        taken: list[int] = []
+
+        async def one() -> None:
+            clock, call = time.perf_counter_ns, caller.unary
+            for _ in range(count // number):
+                start = clock()
+                await call(SMALL, 1)
+                taken.append((clock() - start) // 1000)
+
+        async with anyio.create_task_group() as callers:
+            for _ in range(number):
+                callers.start_soon(one)
+        return taken
+
+    title = f"latency of unary 32 B, {number} callers"
+    return Workload(f"latency_{number}", title, "calls/s", run, max(200, 2 * number), number)
+
+
+CURVES = {
+    workload.name: workload
+    for workload in [*map(_callers, CALLERS), *map(_latencies, TIMED_CALLERS)]
+}
+
+
+async def timed(workload: Workload, caller: Caller, count: int) -> dict[str, object]:
+    """Do it count times: return the seconds that it took, and what it measured itself."""
     start = time.perf_counter()
-    await workload.run(caller, count)
-    return time.perf_counter() - start
+    taken = await workload.run(caller, count)
+    report: dict[str, object] = {"seconds": time.perf_counter() - start}
+    return report if taken is None else report | {"microseconds": taken}
 
 
 def count_for(workload: Workload, rate: float, seconds: float) -> int:

@@ -1,0 +1,359 @@
+"""``python -m tests.bench.plots RESULTS.json``: makes the pictures and tables of docs/benchmarks.md.
+
+The page's prose is written by hand. What stands between the comments ``<!-- made: NAME -->`` and
+``<!-- end -->`` is replaced, the pictures are drawn anew, and the results are put beside the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.bench.peers import BASELINE
+from tests.bench.report import NOTHING
+from tests.bench.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "benchmarks.md"
+RESULTS = DOCS / "benchmarks.json"
+
+# How the page calls them, and their colours: ours are blue and green.
+NAMES = {
+    "ours-asyncio": "this library, asyncio",
+    "ours-trio": "this library, trio",
+    "grpcio": "grpcio (grpc.aio)",
+    "grpclib": "grpclib",
+    "purerpc-asyncio": "purerpc, asyncio",
+    "purerpc-trio": "purerpc, trio",
+    "ours-tls-asyncio": "this library, asyncio, mutual TLS",
+    "ours-tls-trio": "this library, trio, mutual TLS",
+    "ours-blocking": "this library, blocking",
+    "typed-asyncio": "this library, asyncio, typed service",
+    "typed-trio": "this library, trio, typed service",
+    "bare-asyncio": "octets on a socket, asyncio",
+    "bare-trio": "octets on a socket, trio",
+    "pyro5": "Pyro5",
+    "execnet": "execnet",
+    "to_process-asyncio": "anyio.to_process, asyncio",
+    "to_process-trio": "anyio.to_process, trio",
+    "floor": "two interpreters that exchange a line",
+    "pyvider-rpcplugin-0.5.5": "pyvider-rpcplugin 0.5.5 (grpcio)",
+    "python-plugin-0.1.0": "python-plugin 0.1.0 (grpclib)",
+}
+COLOURS = {
+    "ours-asyncio": "#1b6ac9",
+    "ours-trio": "#1f9d55",
+    "grpcio": "#d9622b",
+    "grpclib": "#8a5fbf",
+    "purerpc-trio": "#8d8d8d",
+}
+# The order of the pictures; a peer that was not measured is left out.
+GRPC = ("ours-asyncio", "ours-trio", "grpcio", "grpclib", "purerpc-trio")
+STARTS = (
+    "floor",
+    "grpcio",
+    "ours-asyncio",
+    "ours-trio",
+    "ours-tls-asyncio",
+    "ours-tls-trio",
+    "python-plugin-0.1.0",
+    "pyvider-rpcplugin-0.5.5",
+)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number as a table has it."""
+    return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table, the first row of which is the heading."""
+    heading, *body = rows
+    rule = ["---", *("---:" for _ in heading[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *body])
+
+
+def about(results: Mapping[str, Any]) -> str:
+    """When, where and with what it was measured."""
+    facts = results["about"]
+    rows = [["what", "value"]]
+    rows += [[name, str(value)] for name, value in facts.items()]
+    # Words, which are read from the left.
+    return markdown(rows).replace("---:", "---")
+
+
+def rates(results: Mapping[str, Any]) -> str:
+    """The rate of each workload of each peer that knows all of them, and that by the baseline's."""
+    medians = results["calls"]["medians"]
+    peers = [name for name in NAMES if name in medians.get("ping_pong", {})]
+    rows = [["", *(f"{WORKLOADS[name].title}, {WORKLOADS[name].unit}" for name in medians)]]
+    for peer in peers:
+        cells = []
+        for found in medians.values():
+            value, base = found.get(peer), found.get(BASELINE)
+            beside = f" ({value / base:.1f}x)" if value and base and peer != BASELINE else ""
+            cells.append(number(value) + beside)
+        rows.append([NAMES[peer], *cells])
+    return markdown(rows)
+
+
+def others(results: Mapping[str, Any]) -> str:
+    """One caller, beside other ways to call a process."""
+    found = results["calls"]["medians"].get("unary_1", {})
+    rows = [["one caller, 32 octets there and back", "calls/s"]]
+    ranked = sorted(found.items(), key=lambda item: -item[1])
+    rows += [[NAMES[peer], number(rate)] for peer, rate in ranked]
+    return markdown(rows)
+
+
+def callers(results: Mapping[str, Any]) -> str:
+    """The rates by the number of callers."""
+    medians = results.get("curves", {}).get("medians", {})
+    peers = [peer for peer in GRPC if any(peer in found for found in medians.values())]
+    rows = [["callers", *(NAMES[peer] for peer in peers)]]
+    rows += [[n, *(number(found.get(p)) for p in peers)] for n, found in medians.items()]
+    return markdown(rows)
+
+
+def latencies(results: Mapping[str, Any]) -> str:
+    """The latencies with one caller, and with many."""
+    rows = [["", "callers", "calls", "p50, ms", "p90, ms", "p99, ms", "p99.9, ms"]]
+    for count, found in results.get("curves", {}).get("latencies", {}).items():
+        for peer in GRPC:
+            if peer in found:
+                taken = found[peer]["microseconds"]
+                shares = (taken[share] / 1000 for share in ("0.5", "0.9", "0.99", "0.999"))
+                cells = (number(share, 2) for share in shares)
+                rows.append([NAMES[peer], count, number(found[peer]["calls"]), *cells])
+    return markdown(rows)
+
+
+def startup(results: Mapping[str, Any]) -> str:
+    """The time of a start, and what an idle plugin takes."""
+    medians = results["startup"]["medians"]
+    heading = ["", "first start, ms", "another one, ms", "memory, MiB", "of that its own, MiB"]
+    rows = [heading]
+    for name in (name for name in STARTS if name in medians):
+        found = medians[name]
+        times = (number(found[key] * 1000) for key in ("first", "again"))
+        sizes = (number(found[key] / 1024) for key in ("rss_kib", "pss_kib"))
+        rows.append([NAMES[name], *times, *sizes])
+    return markdown(rows)
+
+
+def failures(results: Mapping[str, Any]) -> str:
+    """How soon a host learns of a failure."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for name, one in results["failures"]["medians"].items():
+        what, loop, error = name.split(" / ")
+        found.setdefault((what, error), {})[loop] = one["seconds"] * 1000
+    rows = [["failure", "what is raised", "asyncio, ms", "trio, ms"]]
+    for (what, error), loops in found.items():
+        times = (number(loops.get(loop), 1) for loop in ("asyncio", "trio"))
+        rows.append([what, f"`{error}`", *times])
+    return markdown(rows).replace("---: |", "--- |", 1)
+
+
+# What the page has, and which part of the results it needs.
+TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "about": ("about", about),
+    "rates": ("calls", rates),
+    "others": ("calls", others),
+    "callers": ("curves", callers),
+    "latencies": ("curves", latencies),
+    "startup": ("startup", startup),
+    "failures": ("failures", failures),
+}
+
+
+def filled(page: str, results: Mapping[str, Any]) -> str:
+    """The page with its tables made of these results; those without results stay as they are."""
+
+    def made(match: re.Match[str]) -> str:
+        part, make = TABLES[match["name"]]
+        if part not in results:
+            return match[0]
+        return f"{match['before']}\n\n{make(results)}\n\n<!-- end -->"
+
+    blocks = r"(?P<before><!-- made: (?P<name>[a-z]+) -->)\n.*?<!-- end -->"
+    return re.sub(blocks, made, page, flags=re.DOTALL)
+
+
+def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw all pictures for which there are results."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update(
+        {
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "figure.constrained_layout.use": True,
+            "font.family": "sans-serif",
+            "font.size": 10,
+            "grid.color": "#dddddd",
+            "svg.hashsalt": "the same results give the same file",
+        }
+    )
+    pictures = {
+        "bench-calls.svg": ("calls", draw_calls),
+        "bench-streams.svg": ("calls", draw_streams),
+        "bench-ratios.svg": ("calls", draw_ratios),
+        "bench-callers.svg": ("curves", draw_callers),
+        "bench-latencies.svg": ("curves", draw_latencies),
+        "bench-startup.svg": ("startup", draw_startup),
+    }
+    made = []
+    for name, (part, drawn) in pictures.items():
+        if part in results:
+            figure = drawn(results)
+            made.append(folder / name)
+            figure.savefig(made[-1], metadata={"Date": None}, facecolor="white")
+    return made
+
+
+def _bars(axes: Any, peers: Iterable[str], values: Mapping[str, float], digits: int = 0) -> None:
+    shown = [peer for peer in peers if peer in values]
+    heights = [values[peer] for peer in shown]
+    colours = [COLOURS.get(peer, "#5b8fce" if "ours" in peer else "#b9b9b9") for peer in shown]
+    bars = axes.barh([NAMES[peer] for peer in shown], heights, color=colours, height=0.7)
+    axes.bar_label(bars, [number(value, digits) for value in heights], padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.grid(visible=False, axis="y")
+
+
+def _workloads(results: Mapping[str, Any], names: Sequence[str], size: tuple[float, float]) -> Any:
+    import matplotlib.pyplot as plt
+
+    figure, places = plt.subplots(len(names), figsize=size)
+    for axes, name in zip(places, names, strict=True):
+        workload = WORKLOADS[name]
+        _bars(axes, GRPC, results["calls"]["medians"].get(name, {}))
+        axes.set_title(f"{workload.title}: {workload.unit}", loc="left", fontsize=10.5)
+    return figure
+
+
+def draw_calls(results: Mapping[str, Any]) -> Any:
+    """Unary calls: one caller, and many."""
+    return _workloads(results, ["unary_1", "unary_64"], (8, 4.4))
+
+
+def draw_streams(results: Mapping[str, Any]) -> Any:
+    """Streams, and large messages."""
+    names = ["server_stream", "client_stream", "ping_pong", "large_echo"]
+    return _workloads(results, names, (8, 8.4))
+
+
+def draw_ratios(results: Mapping[str, Any]) -> Any:
+    """Each workload, times the baseline."""
+    import matplotlib.pyplot as plt
+
+    medians = results["calls"]["medians"]
+    names = [name for name in WORKLOADS if medians.get(name, {}).get(BASELINE)]
+    figure, axes = plt.subplots(figsize=(8, 4))
+    peers = [peer for peer in GRPC if peer != BASELINE]
+    height = 0.8 / len(peers)
+    for i, peer in enumerate(peers):
+        ratios = [medians[name].get(peer, 0) / medians[name][BASELINE] for name in names]
+        places = [row + (i - (len(peers) - 1) / 2) * height for row in range(len(names))]
+        # From 1 on, to the right or to the left: that is what a scale of ratios can show.
+        lengths = [ratio - 1 for ratio in ratios]
+        bars = axes.barh(places, lengths, height, left=1, color=COLOURS[peer], label=NAMES[peer])
+        axes.bar_label(bars, [f"{ratio:.1f}" for ratio in ratios], padding=3, fontsize=7.5)
+    axes.axvline(1, color="#444444", linewidth=0.9)
+    axes.set_yticks(range(len(names)), [WORKLOADS[name].title for name in names])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"times {NAMES[BASELINE]}, which is 1")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return figure
+
+
+def draw_callers(results: Mapping[str, Any]) -> Any:
+    """Calls a second by the number of callers."""
+    import matplotlib.pyplot as plt
+
+    medians = results["curves"]["medians"]
+    figure, axes = plt.subplots(figsize=(8, 4.2))
+    for peer in GRPC:
+        points = [(int(count), found[peer]) for count, found in medians.items() if peer in found]
+        if points:
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, marker="o", markersize=4, color=COLOURS[peer], label=NAMES[peer])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks([int(count) for count in medians], list(medians))
+    axes.minorticks_off()
+    ticks = [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000]
+    axes.set_yticks(ticks, [number(tick) for tick in ticks])
+    axes.set_xlabel("callers at the same time")
+    axes.set_ylabel("calls/s")
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+def draw_latencies(results: Mapping[str, Any]) -> Any:
+    """The distribution of latencies: the slower a call, the further to the right."""
+    import matplotlib.pyplot as plt
+
+    found = results["curves"]["latencies"]
+    figure, places = plt.subplots(1, len(found), figsize=(8, 3.9), sharey=True)
+    shares = ["0", "0.1", "0.25", "0.5", "0.75", "0.9", "0.95", "0.98", "0.99", "0.995", "0.998"]
+    shares.append("0.999")
+    marked = {"0.5": "50 %", "0.9": "90 %", "0.99": "99 %", "0.999": "99.9 %"}
+    # As far apart as they are rare.
+    across = [-math.log10(1 - float(share)) for share in shares]
+    for axes, (count, peers) in zip(places, found.items(), strict=True):
+        for peer in (peer for peer in GRPC if peer in peers):
+            taken = [peers[peer]["microseconds"][share] / 1000 for share in shares]
+            axes.plot(across, taken, color=COLOURS[peer], label=NAMES[peer])
+        axes.set_yscale("log")
+        ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xticks([-math.log10(1 - float(share)) for share in marked], list(marked.values()))
+        many = "1 caller" if count == "1" else f"{count} callers"
+        axes.set_title(f"{many}: share of calls that took no longer", loc="left", fontsize=10)
+    places[0].set_ylabel("milliseconds")
+    places[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_startup(results: Mapping[str, Any]) -> Any:
+    """From the host's start of a plugin to the first reply."""
+    import matplotlib.pyplot as plt
+
+    medians = results["startup"]["medians"]
+    figure, axes = plt.subplots(figsize=(8, 3.2))
+    _bars(axes, STARTS, {name: found["first"] * 1000 for name, found in medians.items()})
+    axes.set_title("from the plugin's start to its first reply, ms", loc="left", fontsize=10.5)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.plots", description=__doc__)
+    parser.add_argument("results", type=Path, help="what `python -m tests.bench --json` wrote")
+    options = parser.parse_args()
+    results = json.loads(options.results.read_text())
+    PAGE.write_text(filled(PAGE.read_text(), results))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    for picture in draw(results, DOCS / "images"):
+        print(picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The page of benchmarks says what its results say."""
+
+from __future__ import annotations
+
+import json
+
+from tests.bench.curves import quantiles
+from tests.bench.plots import PAGE, RESULTS, TABLES, filled
+
+
+def test_the_tables_of_the_page_are_those_of_its_results() -> None:
+    page = PAGE.read_text()
+    assert filled(page, json.loads(RESULTS.read_text())) == page, "run `nox -s plots`"
+    assert [name for name in TABLES if f"<!-- made: {name} -->" not in page] == []
+
+
+def test_a_table_without_results_stays_as_it_is() -> None:
+    page = "before\n<!-- made: about -->\nthe old table\n<!-- end -->\nafter"
+    assert filled(page, {"calls": {}}) == page
+    text = filled(page, {"about": {"python": "3.11"}})
+    assert "| python | 3.11 |" in text
+    assert "old" not in text
+    assert text.endswith("<!-- end -->\nafter")
+
+
+def test_quantiles_are_values_that_were_measured() -> None:
+    taken = quantiles(range(1001))
+    assert (taken["0"], taken["0.5"], taken["0.99"], taken["0.999"]) == (0, 500, 990, 999)
+    assert taken["1"] == 1000
+    assert quantiles([]) == {}
