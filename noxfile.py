@@ -118,22 +118,38 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def wheel(session: nox.Session) -> None:
-    """Build the distributions, and import the wheel's package from an empty directory."""
+    """Build the distributions; run a host and a plugin where there is nothing but the wheel."""
     session.install("build", "twine")
-    dist = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
+    work = Path(session.create_tmp()).resolve()
+    dist, empty = work / "dist", work / "empty"
+    for folder in (dist, empty):
+        shutil.rmtree(folder, ignore_errors=True)
+    # The wheel is built of the unpacked sdist.
     session.run("python", "-m", "build", "--outdir", str(dist))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     [built] = dist.glob("*.whl")
-    session.install(str(built))
-    empty = dist.with_name("empty")
-    empty.mkdir(exist_ok=True)
+    session.run("python", "-m", "venv", str(empty / "venv"))
+    python = str(empty / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", str(built), external=True)
+    session.run(python, "-m", "pip", "check", external=True)
     session.chdir(empty)
     session.run(
-        "python", "-W", "error", "-c",
+        python, "-W", "error", "-c",
         "import pyvider_rpcplugin as first, pyvider.rpcplugin as second; assert first is second; "
         "assert all(getattr(first, name) for name in first.__all__)",
+        external=True,
     )  # fmt: skip
+    # The quick start, which runs on both loops, under each name of the package.
+    for name in ("pyvider_rpcplugin", "pyvider.rpcplugin"):
+        folder = empty / name.replace(".", "-")
+        folder.mkdir()
+        for file in (ROOT / "examples" / "quickstart").glob("*.py"):
+            code = file.read_text(encoding="utf-8").replace("pyvider_rpcplugin", name)
+            (folder / file.name).write_text(code, encoding="utf-8")
+        host = str(folder / "host.py")
+        said = str(session.run(python, "-W", "error", host, silent=True, external=True))
+        if said.count("Hello, Ada!") != 2:
+            session.error(f"the quick start said:\n{said}")
 
 
 @nox.session(python=OLDEST)

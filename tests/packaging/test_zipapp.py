@@ -27,10 +27,10 @@ PACKAGE = ROOT / "pyvider_rpcplugin"
 PYTHON = f"/usr/bin/env {Path(sys.executable).name}"
 
 
-def archive(source: Path, **options: str) -> str:
+def archive(source: Path, interpreter: str | None = None, main: str | None = None) -> str:
     """What `python -m zipapp` makes of a folder."""
     target = source.with_suffix(".pyz")
-    zipapp.create_archive(source, target, **options)
+    zipapp.create_archive(source, target, interpreter, main)
     return str(target)
 
 
