@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -74,7 +75,8 @@ def test_the_wheel_says_what_it_is(wheel):
 
 
 def test_the_sdist_builds_the_same_wheel(sdist, wheel, tmp_path):
-    assert contents(build("wheel", sdist, tmp_path)) == wheel
+    tree = shutil.copytree(sdist, tmp_path / "tree")
+    assert contents(build("wheel", tree, tmp_path)) == wheel
 
 
 def test_the_sdist_has_what_the_repository_has(sdist):
