@@ -98,10 +98,6 @@ def test_the_sdist_has_what_the_repository_has(sdist):
 
 
 def test_the_version_stands_in_one_place(sdist):
-    made_of_it = {"PKG-INFO", "docs/changelog.md"}
-    found = {
-        path.relative_to(sdist).as_posix()
-        for path in sdist.rglob("*")
-        if path.is_file() and __version__.encode() in path.read_bytes()
-    }
-    assert found - made_of_it == {"pyvider_rpcplugin/_version.py"}
+    sources = [path for path in sdist.rglob("*") if path.suffix in {".py", ".toml"}]
+    found = [path for path in sources if __version__ in path.read_text(encoding="utf-8")]
+    assert found == [sdist / "pyvider_rpcplugin" / "_version.py"]
