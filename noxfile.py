@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST = PYTHONS[0]
 
-GO_MODULE = ROOT / "tests" / "interop" / "go"
+GO_MODULES = [ROOT / "tests" / "interop" / "go", ROOT / "examples" / "kv" / "go"]
 
 # The folder that is protoc's root, the file in it, what is generated from it, and where to, if it
 # is not the root.
@@ -33,6 +33,8 @@ PROTOS: list[tuple[str, str, list[str], str | None]] = [
     ("tests/protos", "echo.proto", ["python_betterproto2"], "tests/forms/betterproto_blocking"),
     ("examples/protobuf", "greeter.proto", ["python", "pyi", "grpclib_python"], None),
     ("examples/broker", "survey.proto", ["python", "pyi", "grpclib_python"], None),
+    ("examples/kv", "kv.proto", ["python", "pyi", "grpclib_python"], None),
+    ("examples/kv", "kv.proto", ["go", "go-grpc"], "examples/kv/go/kv"),
     (
         ".",
         "tests/interop/go/proto/peer.proto",
@@ -91,10 +93,11 @@ def types(session: nox.Session) -> None:
 @nox.session(python=False)
 def go(session: nox.Session) -> None:
     """The programs in Go that the tests talk to: how they are written, and what `go vet` finds."""
-    session.chdir(GO_MODULE)
-    if unformatted := session.run("gofmt", "-l", ".", external=True, silent=True):
-        session.error(f"run gofmt on:\n{unformatted}")
-    session.run("go", "vet", "./...", external=True)
+    for module in GO_MODULES:
+        session.chdir(module)
+        if unformatted := session.run("gofmt", "-l", ".", external=True, silent=True):
+            session.error(f"run gofmt on:\n{unformatted}")
+        session.run("go", "vet", "./...", external=True)
 
 
 @nox.session(python=PYTHONS)

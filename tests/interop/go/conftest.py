@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,7 @@ from . import programs
 @pytest.fixture(scope="session")
 def go_programs() -> Path:
     """The folder of the programs in Go. Without Go the test is skipped, unless Go is required."""
-    try:
-        return programs.build()
-    except programs.NoGo as exc:
-        if os.environ.get("INTEROP_GO") == "required":
-            raise
-        pytest.skip(str(exc))
+    return programs.or_skip(programs.build)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "mtls"])

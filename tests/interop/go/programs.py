@@ -12,7 +12,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FOLDER = Path(__file__).parent
 # Where Go has no folder for what it built, as in a test's bare environment, it says so and stops.
@@ -23,9 +28,14 @@ class NoGo(Exception):
     """The programs cannot be built here; the text says why."""
 
 
-@functools.cache
 def build() -> Path:
-    """Build the programs into the user's cache, and return the folder.
+    """Build the programs of this folder."""
+    return build_in(FOLDER, "./host", "./mux", "./plugin", "./terraform", "./typed")
+
+
+@functools.cache
+def build_in(module: Path, *packages: str) -> Path:
+    """Build programs of a module into the user's cache, and return the folder.
 
     Go itself remembers what it has compiled, so this takes a moment when nothing has changed.
     """
@@ -35,18 +45,27 @@ def build() -> Path:
         raise NoGo(msg)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # Another clone may have other sources.
-    clone = hashlib.sha256(os.fsencode(FOLDER)).hexdigest()[:8]
+    clone = hashlib.sha256(os.fsencode(module)).hexdigest()[:8]
     out = cache / "pyvider-rpcplugin" / f"interop-go-{clone}"
     out.mkdir(parents=True, exist_ok=True)
-    programs = ["./host", "./mux", "./plugin", "./terraform", "./typed"]
     built = subprocess.run(
-        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", *programs],
-        cwd=FOLDER, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
+        [go, "build", "-buildvcs=false", "-o", f"{out}{os.sep}", *packages],
+        cwd=module, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
     )  # fmt: skip
     if built.returncode:
         msg = f"`go build` failed: {built.stderr.strip()[-2000:]}"
         raise NoGo(msg)
     return out
+
+
+def or_skip(build: Callable[[], Path]) -> Path:
+    """Build programs. Without Go the test is skipped, unless Go is required."""
+    try:
+        return build()
+    except NoGo as exc:
+        if os.environ.get("INTEROP_GO") == "required":
+            raise
+        pytest.skip(str(exc))
 
 
 def python_plugin(loop: str, *options: str) -> list[str]:
