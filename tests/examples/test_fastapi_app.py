@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,7 +15,7 @@ import pytest
 from .readmes import EXAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, MutableMapping
+    from collections.abc import AsyncIterator, Iterator, MutableMapping
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
@@ -23,20 +24,26 @@ starlette_requests = pytest.importorskip("starlette.requests")
 pytestmark = pytest.mark.process
 
 
+@contextmanager
+def imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Import the application anew."""
+    names = ("app", "teller_plugin")
+    monkeypatch.syspath_prepend(EXAMPLES / "fastapi_app")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    try:
+        yield importlib.import_module("app")
+    finally:
+        for name in names:
+            monkeypatch.delitem(sys.modules, name)
+
+
 @asynccontextmanager
 async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """Import the application, and run its lifespan."""
-    monkeypatch.syspath_prepend(EXAMPLES / "fastapi_app")
-    for name in ("app", "teller_plugin"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module: Any = __import__("app")
-    try:
-        with anyio.fail_after(20):
-            async with module.app.router.lifespan_context(module.app):
-                yield module
-    finally:
-        for name in ("app", "teller_plugin"):
-            monkeypatch.delitem(sys.modules, name)
+    with imported(monkeypatch) as module, anyio.fail_after(20):
+        async with module.app.router.lifespan_context(module.app):
+            yield module
 
 
 async def test_requests_call_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
