@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .client import PluginHost, RPCPluginClient
     from .client.supervision import PluginEvent, PoolPolicy, RestartPolicy
     from .config import configure
+    from .discovery import (
+        EnvironmentProgress,
+        InstalledPlugins,
+        PluginProgram,
+        discover,
+        python_plugin,
+    )
     from .exception import (
         ConfigError,
         HandshakeError,
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
         format_reattach_providers,
         parse_reattach_providers,
     )
-    from .process import ResourceLimits, SecureConfig, discover
+    from .process import ResourceLimits, SecureConfig
     from .protocol.base import RPCPluginProtocol
     from .protocol.typed import RemoteError, raises
     from .rpc import ConnectionLost, DeadlineExceeded
@@ -63,14 +70,17 @@ __all__ = [
     "ConfigT",
     "ConnectionLost",
     "DeadlineExceeded",
+    "EnvironmentProgress",
     "GrpcChannelType",
     "GrpcCredentialsType",
     "HandlerT",
     "HandshakeError",
+    "InstalledPlugins",
     "PluginEvent",
     "PluginExit",
     "PluginHost",
     "PluginMux",
+    "PluginProgram",
     "PoolPolicy",
     "ProtocolError",
     "ProtocolT",
@@ -100,6 +110,7 @@ __all__ = [
     "plugin_pool",
     "plugin_protocol",
     "plugin_server",
+    "python_plugin",
     "raises",
 ]
 
@@ -107,6 +118,13 @@ _HOMES = {
     "client": ("PluginHost", "RPCPluginClient"),
     "client.supervision": ("PluginEvent", "PoolPolicy", "RestartPolicy"),
     "config": ("configure",),
+    "discovery": (
+        "EnvironmentProgress",
+        "InstalledPlugins",
+        "PluginProgram",
+        "discover",
+        "python_plugin",
+    ),
     "exception": (
         "ConfigError",
         "HandshakeError",
@@ -124,7 +142,7 @@ _HOMES = {
         "plugin_server",
     ),
     "handshake": ("ReattachConfig", "format_reattach_providers", "parse_reattach_providers"),
-    "process": ("ResourceLimits", "SecureConfig", "discover"),
+    "process": ("ResourceLimits", "SecureConfig"),
     "protocol.base": ("RPCPluginProtocol",),
     "protocol.typed": ("RemoteError", "raises"),
     "rpc": ("ConnectionLost", "DeadlineExceeded"),

@@ -532,6 +532,7 @@ def load_settings(
     *,
     overrides: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
+    defaults: Mapping[str, object] | None = None,
     side: Literal["host", "plugin"],
 ) -> Settings:
     """Gather the settings of one client (``side="host"``) or server (``side="plugin"``).
@@ -541,6 +542,7 @@ def load_settings(
         overrides: Keyword arguments of the factories: lower case, without prefix.
         environ: The environment; that of the process at this moment if left out. Only the
             settings of this side are read from it, and an empty variable counts as not set.
+        defaults: Values in place of those of the fields, by their names; of the fields' types.
         side: For whom.
 
     Raises:
@@ -548,7 +550,7 @@ def load_settings(
             each other, or a feature that this version does not have.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = dict(_defaults())
+    values: dict[str, Any] = {**_defaults(), **(defaults or {})}
     sources: dict[str, str] = {}
 
     def take(given: Mapping[str, tuple[str, object]], source: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.client._events import OnEvent
     from pyvider_rpcplugin.client._sinks import OutputSink
     from pyvider_rpcplugin.client.supervision import PoolPolicy, RestartPolicy
+    from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
@@ -123,7 +124,7 @@ def plugin_mux(
 
 
 def plugin_client(
-    command: Sequence[str | os.PathLike[str]] | None = None,
+    command: Sequence[str | os.PathLike[str]] | PluginProgram | None = None,
     config: Mapping[str, Any] | None = None,
     *,
     env: Mapping[str, str] | None = None,
@@ -154,7 +155,8 @@ def plugin_client(
     """Make the client of a plugin, to be started by `async with` or by its `start()`.
 
     Args:
-        command: The program and its arguments; no shell is used.
+        command: The program and its arguments; no shell is used. Or what `discover` has found, or
+            `python_plugin` has made.
         config: Settings for this client (`PLUGIN_...`), and keys of the application's own.
         env: Variables for the plugin, beside or instead of those that it inherits.
         inherit_env: Whether the plugin inherits this process's environment: True, False, or the
@@ -239,7 +241,7 @@ def plugin_client(
 
 
 def plugin_pool(
-    command: Sequence[str | os.PathLike[str]] | None = None,
+    command: Sequence[str | os.PathLike[str]] | PluginProgram | None = None,
     config: Mapping[str, Any] | None = None,
     *,
     size: int | tuple[int, int] | None = None,
@@ -251,7 +253,8 @@ def plugin_pool(
     ends is started again.
 
     Args:
-        command: The program and its arguments; no shell is used.
+        command: The program and its arguments; no shell is used. Or what `discover` has found, or
+            `python_plugin` has made.
         config: Settings for the plugins, and keys of the application's own.
         size: How many plugins there are, by default one for each core; or the least and the most:
             more are started when all are busy, and stopped when they have had no call for a while.

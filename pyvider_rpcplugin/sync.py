@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.client import RPCPluginClient
     from pyvider_rpcplugin.client._launch import Link
+    from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.rpc import Channel, ClientStream, Deadline
     from pyvider_rpcplugin.rpc._blocking_calls import Driver
@@ -66,7 +67,7 @@ _running: set[_Runtime] = set()
 
 
 def plugin_client_sync(
-    command: Sequence[str | os.PathLike[str]] | None = None,
+    command: Sequence[str | os.PathLike[str]] | PluginProgram | None = None,
     config: Mapping[str, Any] | None = None,
     *,
     backend: Literal["asyncio", "trio"] = "asyncio",

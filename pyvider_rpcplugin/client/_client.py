@@ -16,7 +16,7 @@ from pyvider_rpcplugin.config import Settings, load_settings
 from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError
 from pyvider_rpcplugin.services import PLUGIN_SERVICE, ServingStatus, apply_log_level, check_health
 
-from ._command import checked_command, plugin_name
+from ._command import as_program, checked_command, checked_versions, plugin_name
 from ._events import EventHub
 from ._handle import ChannelHandle
 from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import grpclib.client
 
     from pyvider_rpcplugin._tasks import AnyTaskGroup
+    from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.handshake import ReattachConfig
     from pyvider_rpcplugin.process import ResourceLimits, RunnerFactory, SecureConfig
     from pyvider_rpcplugin.protocol.typed import Service
@@ -61,7 +62,7 @@ class RPCPluginClient:
 
     def __init__(
         self,
-        command: Sequence[str | os.PathLike[str]] | None = None,
+        command: Sequence[str | os.PathLike[str]] | PluginProgram | None = None,
         config: Mapping[str, Any] | None = None,
         *,
         env: Mapping[str, str] | None = None,
@@ -147,7 +148,9 @@ class RPCPluginClient:
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
         try:
-            self._settings = load_settings(config, overrides=settings, side="host")
+            self._settings = load_settings(
+                config, overrides=settings, defaults=_defaults_of(command), side="host"
+            )
         except ConfigError as exc:
             # start() raises it: the documented `try: ... finally: await client.stop()` needs a
             # client to stop.
@@ -557,7 +560,7 @@ class RPCPluginClient:
 
     async def reload(
         self,
-        command: Sequence[str | os.PathLike[str]] | None = None,
+        command: Sequence[str | os.PathLike[str]] | PluginProgram | None = None,
         *,
         drain_timeout: float | None = None,
     ) -> None:
@@ -622,12 +625,16 @@ class RPCPluginClient:
         if limit is not None and not limit > 0:
             msg = f"default_deadline is {limit!r}: more than 0 seconds are needed"
             raise ConfigError(msg, phase="settings")
+        program = as_program(self.command)
+        secure = self._secure or (None if program is None else program.secure)
+        if program is not None:
+            checked_versions(program, self._settings.protocol_versions)
         check_source(
             command=self.command,
             address=self._address,
             reattach=self._reattach,
             runner=self._runner,
-            secure=self._secure,
+            secure=secure,
             multiplex=self._settings.multiplex_grpc,
             for_a_start={
                 "env": self._env,
@@ -648,7 +655,8 @@ class RPCPluginClient:
             msg = f"config['env'] has to be a mapping of names to values, not {type(env).__name__}"
             raise ConfigError(msg, phase="settings")
         options = LaunchOptions(
-            command=None if self.command is None else checked_command(self.command),
+            command=None if program or self.command is None else checked_command(self.command),
+            program=program,
             address=self._address,
             reattach=self._record(),
             runner=self._runner,
@@ -657,7 +665,7 @@ class RPCPluginClient:
             cwd=self._cwd,
             stdin=self._stdin,
             tls=self._tls,
-            secure=_checked_option("secure", self._secure, started=self._starts),
+            secure=_checked_option("secure", secure, started=self._starts),
             limits=_checked_option("limits", self._limits, started=self._starts),
             sync_stdout=self._delivery("sync_stdout", self._sync_stdout),
             sync_stderr=self._delivery("sync_stderr", self._sync_stderr),
@@ -777,6 +785,14 @@ class RPCPluginClient:
             source=self,
         )
         session.request_stop_from_anywhere()
+
+
+def _defaults_of(command: object) -> dict[str, object]:
+    """What a plugin's program says of itself, in place of the defaults of settings."""
+    program = as_program(command)
+    if program is None or not program.protocol_versions:
+        return {}
+    return {"protocol_versions": program.protocol_versions}
 
 
 def _checked_option(name: Literal["secure", "limits"], value: object, *, started: bool) -> Any:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from pyvider_rpcplugin.exception import ConfigError
+from pyvider_rpcplugin.exception import ConfigError, HandshakeError
 
 if TYPE_CHECKING:
+    from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.transport import RPCPluginTransport
+
+
+def as_program(command: object) -> PluginProgram | None:
+    """Return the command if it is what `discover` or `python_plugin` makes."""
+    # Who has one has loaded its module.
+    module: Any = sys.modules.get("pyvider_rpcplugin.discovery._program")
+    if module is None or not isinstance(command, module.PluginProgram):
+        return None
+    return cast("PluginProgram", command)
 
 
 def checked_command(command: Any) -> list[str]:
@@ -39,6 +50,28 @@ def checked_command(command: Any) -> list[str]:
         raise ConfigError(msg, phase="launch") from exc
 
 
+def checked_versions(program: PluginProgram, offered: tuple[int, ...]) -> None:
+    """See that a plugin serves a version that its host has, as far as is known before its start.
+
+    Raises:
+        HandshakeError: It does not.
+    """
+    served = program.protocol_versions
+    if served and not set(served) & set(offered):
+        msg = (
+            f"the plugin {program.name} serves the versions {_listed(served)} of its protocol, and"
+        )
+        msg += f" this host has {_listed(offered)}"
+        hint = (
+            f"It was not started: {program.path} says so. The host's are PLUGIN_PROTOCOL_VERSIONS."
+        )
+        raise HandshakeError(msg, hint, phase="launch")
+
+
+def _listed(versions: tuple[int, ...]) -> str:
+    return ", ".join(str(version) for version in versions)
+
+
 def plugin_name(command: Any, address: str | None, reattach: Any = None) -> str:
     """Return a short name for log lines and tasks: of the script rather than of its interpreter."""
     if reattach is not None:
@@ -51,18 +84,20 @@ def plugin_name(command: Any, address: str | None, reattach: Any = None) -> str:
         return f"attached-{pid}" if pid else "attached"
     if address is not None:
         return address
+    if (program := as_program(command)) is not None:
+        return program.name
     try:
         words = checked_command(command)
     except ConfigError:
         return "plugin"
-    program = PurePath(words[0]).name
-    if program.startswith("python"):
+    file = PurePath(words[0]).name
+    if file.startswith("python"):
         for before, word in itertools.pairwise(words):
             if before == "-m":
                 return word
             if not word.startswith("-") and before != "-c":
                 return PurePath(word).stem
-    return program or "plugin"
+    return file or "plugin"
 
 
 def transport_at(address: str) -> RPCPluginTransport:

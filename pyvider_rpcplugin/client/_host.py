@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from pyvider_rpcplugin.discovery import PluginProgram
+
 
 class PluginHost(AsyncContextManagerMixin):
     """Starts plugins, in any order, and ends those that are left when its block ends.
@@ -41,7 +43,7 @@ class PluginHost(AsyncContextManagerMixin):
 
     def start(
         self,
-        command: Sequence[str | os.PathLike[str]] | RPCPluginClient | None = None,
+        command: Sequence[str | os.PathLike[str]] | PluginProgram | RPCPluginClient | None = None,
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Operation[RPCPluginClient, RPCPluginClient]:
@@ -75,7 +77,7 @@ class PluginHost(AsyncContextManagerMixin):
 
     async def _start(
         self,
-        command: Sequence[str | os.PathLike[str]] | RPCPluginClient | None,
+        command: Sequence[str | os.PathLike[str]] | PluginProgram | RPCPluginClient | None,
         config: Mapping[str, Any] | None,
         options: Mapping[str, Any],
     ) -> RPCPluginClient:

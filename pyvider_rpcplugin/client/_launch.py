@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.crypto import Credentials, HostTLS
+    from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.handshake import HandshakeReader, HandshakeRecord, ReattachConfig
     from pyvider_rpcplugin.process import (
         AttachedRunner,
@@ -80,6 +81,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a plugin is started, or where a running one is found."""
 
     command: list[str] | None
+    program: PluginProgram | None
     address: str | None
     reattach: ReattachConfig | None
     # Any: which of the two kinds it is, only the rest of the options tells.
@@ -219,6 +221,7 @@ class Launch:
         process: PluginProcess | None = None
         socket: str | None = None
         began = anyio.current_time()
+        command, env = await self._prepared()
         try:
             async with turn_to_start() as has_started:
                 retries.wait_longer(anyio.current_time() - began)
@@ -228,12 +231,12 @@ class Launch:
                     self._tls = tls = host_tls(settings, options.tls)
                     environment = handshake.build_environment(
                         settings,
-                        env=options.env,
+                        env=env,
                         inherit_env=options.inherit_env,
                         certificate=tls.certificate,
                     )
                     async with (
-                        self._program(environment) as program,
+                        self._program(command, environment) as program,
                         self._heard() as on_stderr,
                         supervised(
                             self._runner(program, environment, folder),
@@ -287,13 +290,24 @@ class Launch:
             return contextlib.nullcontext()
         return socket_folder(settings.unix_socket_dir, settings.unix_socket_group)
 
-    def _program(self, environment: dict[str, str]) -> AbstractAsyncContextManager[Checked]:
+    async def _prepared(self) -> tuple[list[str], Mapping[str, str]]:
+        """What is started, and the variables for it; making its environment may take a while."""
+        options = self._options
+        env = options.env or {}
+        if options.program is None:
+            return options.command or [], env
+        prepared = await options.program.prepare()
+        return prepared.command, {**prepared.env, **env}
+
+    def _program(
+        self, command: list[str], environment: dict[str, str]
+    ) -> AbstractAsyncContextManager[Checked]:
         """What is started; with a checksum, what it should be."""
         options = self._options
         if options.runner is not None:
             # Where that is to be found, only the runner knows.
-            return contextlib.nullcontext(Checked(list(options.command or [])))
-        return checked(options.command or [], options.secure, environment, options.cwd)
+            return contextlib.nullcontext(Checked(list(command)))
+        return checked(command, options.secure, environment, options.cwd)
 
     def _runner(
         self, program: Checked, environment: dict[str, str], folder: str | None

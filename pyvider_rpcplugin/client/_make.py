@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from pyvider_rpcplugin.discovery import PluginProgram
+
 OPTIONS = (
     "env",
     "inherit_env",
@@ -40,7 +42,7 @@ OPTIONS = (
 
 
 def make_client(
-    command: Sequence[str | os.PathLike[str]] | None,
+    command: Sequence[str | os.PathLike[str]] | PluginProgram | None,
     config: Mapping[str, Any] | None,
     **keywords: Any,
 ) -> RPCPluginClient:

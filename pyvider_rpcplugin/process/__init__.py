@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyvider_rpcplugin.process._attached import attach_process
-    from pyvider_rpcplugin.process._discover import discover
     from pyvider_rpcplugin.process._lines import LineSplitter
     from pyvider_rpcplugin.process._process import (
         PluginProcess,
@@ -45,7 +44,6 @@ __all__ = [
     "WrappedRunner",
     "attach_process",
     "checked",
-    "discover",
     "resident_memory",
     "start_process",
     "subprocess_runner",
@@ -54,7 +52,6 @@ __all__ = [
 
 _HOMES = {
     "_attached": ("attach_process",),
-    "_discover": ("discover",),
     "_lines": ("LineSplitter",),
     "_process": ("PluginProcess", "start_process", "subprocess_runner", "supervised"),
     "_spec": ("RunSpec",),

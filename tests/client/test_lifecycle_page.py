@@ -40,10 +40,12 @@ async def test_the_end_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_finding_plugins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program = tmp_path / "myapp-plugin-a"
+    program = tmp_path / "myapp-plugin-thumbnails"
     program.touch(mode=0o755)
-    exec(shown(PAGE, "discover.py"), {"folder": tmp_path})
-    assert capsys.readouterr().out == f"{program}\n"
+    names: dict[str, Any] = {"folder": tmp_path}
+    exec(shown(PAGE, "discover.py"), names)
+    assert capsys.readouterr().out == f"thumbnails {program}\n"
+    assert names["client"].name == "thumbnails"
 
 
 async def test_leaving_a_plugin_running_and_attaching_to_it(

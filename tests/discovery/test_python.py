@@ -1,0 +1,119 @@
+"""What `python_plugin` is told, and what it runs when nothing has to be made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyvider_rpcplugin import (
+    ConfigError,
+    PluginProgram,
+    SecurityError,
+    plugin_client,
+    python_plugin,
+)
+from pyvider_rpcplugin.discovery import PreparedProgram
+from tests.plugins import FOLDER
+
+SCRIPT = str(FOLDER / "echo_plugin.py")
+
+
+async def test_a_script_that_says_nothing_runs_in_the_hosts_environment(monkeypatch):
+    monkeypatch.chdir(FOLDER)
+    plugin = python_plugin("echo_plugin.py", "--option")
+    assert (plugin.name, plugin.path) == ("echo_plugin", SCRIPT)
+    assert await plugin.prepare() == PreparedProgram([sys.executable, SCRIPT, "--option"], {})
+    module = python_plugin(module="tests.plugins.echo_plugin", name="echo")
+    assert module.name == "echo"
+    assert (await module.prepare()).command[1:] == ["-m", "tests.plugins.echo_plugin"]
+
+
+async def test_an_environment_that_exists_is_used_as_it_is(tmp_path):
+    plugin = python_plugin(SCRIPT, env=tmp_path / "venv")
+    with pytest.raises(ConfigError, match="is no Python environment") as caught:
+        await plugin.prepare()
+    assert "python -m venv" in str(caught.value.hint)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
+    prepared = await plugin.prepare()
+    assert prepared.command == [str(tmp_path / "venv" / "bin" / "python"), SCRIPT]
+    assert prepared.env == {
+        "PYTHONHOME": "", "PYTHONPATH": "", "VIRTUAL_ENV": str(tmp_path / "venv")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "a script or a module"),
+        ({"script": "x.py", "module": "x"}, "a script or a module"),
+        ({"script": "x.py", "env": 5}, "a folder or a list of requirements"),
+        ({"script": "x.py", "env": [5]}, "a folder or a list of requirements"),
+        ({"script": "x.py", "env": b"x"}, "a folder or a list of requirements"),
+        ({"script": "x.py", "env": ["a\nb"]}, "more than one line"),
+        ({"script": "x.py", "env": "venv", "python": "python3"}, "python= is for"),
+        ({"script": "x.py", "env": [], "installer": "conda"}, "accepted is 'uv' or 'pip'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        python_plugin(**arguments)
+
+
+async def test_an_interpreter_that_is_not_there_is_an_error(tmp_path):
+    plugin = python_plugin(SCRIPT, env=[], python="no-such-python", cache=tmp_path)
+    with pytest.raises(ConfigError, match="no Python interpreter 'no-such-python'"):
+        await plugin.prepare()
+    plugin = python_plugin("no-such-script.py")
+    with pytest.raises(ConfigError, match=r"cannot read the plugin's script .*no-such-script.py"):
+        await plugin.prepare()
+
+
+async def test_a_folder_that_others_may_write_to_is_refused(tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o770)
+    with pytest.raises(SecurityError, match="others than this user may write"):
+        await python_plugin(SCRIPT, env=["x"], cache=cache).prepare()
+    (tmp_path / "file").touch()
+    with pytest.raises(Exception, match="environments cannot be kept in"):
+        await python_plugin(SCRIPT, env=["x"], cache=tmp_path / "file").prepare()
+
+
+async def test_a_script_is_checked_before_what_it_says_is_installed(tmp_path):
+    script = tmp_path / "plugin.py"
+    script.write_text("# /// script\n# dependencies = ['x']\n# ///\n")
+    (tmp_path / "plugin.plugin.toml").write_text(f'checksum = "sha256:{"0" * 64}"\n')
+    from pyvider_rpcplugin import discover
+
+    plugin = discover(folder=tmp_path, cache=tmp_path / "cache")["plugin"]
+    with pytest.raises(SecurityError, match="checksum"):
+        await plugin.prepare()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.process
+async def test_it_is_the_command_of_a_client():
+    plugin = python_plugin(SCRIPT)
+    assert isinstance(plugin, PluginProgram)
+    assert repr(plugin) == f"<PluginProgram echo_plugin, script {SCRIPT}>"
+    async with plugin_client(plugin) as client:
+        await client.ping()
+
+
+def test_only_who_uses_them_loads_them():
+    code = (
+        "import sys, pyvider_rpcplugin as p\n"
+        "p.plugin_client(['x'])\n"
+        "assert 'pyvider_rpcplugin.discovery' not in sys.modules\n"
+        "p.discover('x*', '.')\n"
+        "heavy = {'tomllib', 'importlib.metadata', 'packaging', 'pyvider_rpcplugin.process'}\n"
+        "assert not heavy & set(sys.modules) - before, heavy & set(sys.modules)\n"
+    ).replace("p.discover", "before = set(sys.modules); p.discover")
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
