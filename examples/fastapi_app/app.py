@@ -1,12 +1,11 @@
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Receive, Scope, Send
 from teller_plugin import NothingToSay, Summary, Teller
 
 from pyvider_rpcplugin import RestartPolicy, plugin_client
@@ -27,21 +26,15 @@ async def summary(text: Annotated[str, Body()]) -> Summary:
     return await teller.summary(text)
 
 
-class PluginStream(StreamingResponse):
-    """Sends what a plugin yields, as it comes. When the reader hangs up, the plugin stops."""
-
-    def __init__(self, items: AsyncGenerator[str, None]) -> None:
-        super().__init__(items, media_type="text/plain")
-        self.items = items
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self.items):
-            await super().__call__(scope, receive, send)
+async def story(topic: str) -> AsyncIterator[AsyncGenerator[str, None]]:
+    # Ends the call when the response has: also when its reader hangs up.
+    async with aclosing(teller.tell(topic)) as words:
+        yield words
 
 
 @app.get("/stories/{topic}")
-async def tell(topic: str) -> PluginStream:
-    return PluginStream(teller.tell(topic))
+async def tell(words: Annotated[AsyncGenerator[str, None], Depends(story)]) -> StreamingResponse:
+    return StreamingResponse(words, media_type="text/plain")
 
 
 @app.get("/listeners")
