@@ -31,6 +31,7 @@ from ._frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    FRAME_HEADER_SIZE,
     GOAWAY,
     HEADERS,
     LARGEST_WINDOW,
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 _REMEMBERED_RESETS = 4096
 # A copy of that much costs less than one more element of the output.
 _JOINED_SIZE = 4096
+# Where a frame says how long it is, and what it means for its stream.
+_LENGTH_SIZE, _FLAGS_AT = 3, 4
 # A system call of its own costs less than a copy of that much.
 _LARGE_PIECE = 65_536
 _LARGEST_STREAM_ID = 2**31 - 1
@@ -112,7 +115,9 @@ class H2Connection:
         self._unacknowledged = 0
         # Until the peer has acknowledged our SETTINGS it may still count with the default.
         self._stream_receive_window = max(self._local.initial_window_size, DEFAULT_WINDOW)
-        self._output: list[bytes | memoryview] = []
+        self._output: list[bytes | bytearray | memoryview] = []
+        # Whose content the last piece of the output is, if more of it can be added to that.
+        self._growing: H2Stream | None = None
         self.output_size: int = 0
         self._frames = FrameReader(self._local.max_frame_size)
         self._decoder = HeaderDecoder(self._limits.header_list_size, self._limits.header_fields)
@@ -144,6 +149,8 @@ class H2Connection:
 
     def take_output(self) -> bytes:
         """All that is to be sent, in order; the caller must send it."""
+        if self._growing is not None:
+            self._grown()
         data = b"".join(self._output)
         self._output.clear()
         self.output_size = 0
@@ -151,10 +158,12 @@ class H2Connection:
 
     def take_parts(self) -> list[bytes | memoryview]:
         """The same in pieces, with large content as it is: nothing large is copied."""
+        if self._growing is not None:
+            self._grown()
         parts: list[bytes | memoryview] = []
-        small: list[bytes | memoryview] = []
+        small: list[bytes | bytearray | memoryview] = []
         for piece in self._output:
-            if len(piece) < _LARGE_PIECE:
+            if len(piece) < _LARGE_PIECE or isinstance(piece, bytearray):
                 small.append(piece)
                 continue
             parts.append(b"".join(small))  # at least the piece's own frame header
@@ -232,11 +241,35 @@ class H2Connection:
         # Else the peer's windows allow only crumbs, and crumbs must not pay for its next update.
         flags = END_STREAM if end_stream else 0
         if size <= _JOINED_SIZE:  # and so smaller than any peer's limit
-            self._queue(frame_header(size, DATA, flags, stream.stream_id) + data)
+            if self._growing is not stream or not self._grow(data, flags):
+                self._queue(frame_header(size, DATA, flags, stream.stream_id) + data)
+                self._growing = None if self.closed else stream
         else:
             self._queue_content(stream.stream_id, memoryview(data), flags)
         if end_stream:
             self._close_local(stream)
+
+    def _grow(self, data: bytes | memoryview, flags: int) -> bool:
+        """Add content to the DATA frame that was queued last; say whether there was room.
+
+        A frame costs the peer more than the small message in it.
+        """
+        frame = self._output[-1]
+        if len(frame) + len(data) > _JOINED_SIZE:
+            return False
+        if not isinstance(frame, bytearray):
+            frame = self._output[-1] = bytearray(frame)
+        frame += data
+        frame[_FLAGS_AT] |= flags
+        self.output_size += len(data)
+        return True
+
+    def _grown(self) -> None:
+        """Nothing more is added to the last frame: let it say how long it is."""
+        frame = self._output[-1]
+        if isinstance(frame, bytearray):
+            frame[:_LENGTH_SIZE] = (len(frame) - FRAME_HEADER_SIZE).to_bytes(_LENGTH_SIZE, "big")
+        self._growing = None
 
     def _queue_content(self, stream_id: int, content: memoryview, flags: int) -> None:
         limit = self.remote.max_frame_size
@@ -309,6 +342,8 @@ class H2Connection:
             self.closed = True
 
     def _queue(self, data: bytes | memoryview) -> None:
+        if self._growing is not None:
+            self._grown()
         if not self.closed:
             self._output.append(data)
             self.output_size += len(data)

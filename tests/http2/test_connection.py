@@ -191,7 +191,7 @@ def test_content_larger_than_a_frame_is_cut(link):
     link.ours.send_data(stream, content)
     link.ours.send_data(stream, memoryview(b"more"), end_stream=True)
     received = link.to_peer()
-    parts = [e.data for e in received if isinstance(e, h2.events.DataReceived)]
+    parts = contents(received)
     assert b"".join(parts) == content + b"more"
     assert [len(part) for part in parts] == [16_384, 16_384, 16_384, 848, 4]
     only(received, h2.events.StreamEnded)
@@ -766,10 +766,61 @@ def test_output_size_tells_what_waits(link):
 
 def test_small_content_is_copied_and_never_changes_the_callers(link):
     stream = open_stream(link)
-    link.ours.send_data(stream, memoryview(b"view"))
-    link.ours.send_data(stream, b"")
-    data = [e.data for e in link.to_peer() if isinstance(e, h2.events.DataReceived)]
-    assert data == [b"view", b""]
+    first, second = bytearray(b"first"), bytearray(b"second")
+    for content in (first, memoryview(second)):
+        link.ours.send_data(stream, content)
+        content[:] = bytes(len(content))
+    assert b"".join(contents(link.to_peer())) == b"firstsecond"
+    assert (first, second) == (bytes(5), bytes(6))
+
+
+def contents(events):
+    """What is in each DATA frame that came."""
+    return [e.data for e in events if isinstance(e, h2.events.DataReceived)]
+
+
+def test_small_contents_in_a_row_share_a_frame(link):
+    stream = open_stream(link)
+    for part in (b"one", b"", memoryview(b"two")):
+        link.ours.send_data(stream, part)
+    assert link.ours.output_size == 9 + 6
+    assert contents(link.to_peer()) == [b"onetwo"]
+    for part in (b"three", b"four"):
+        link.ours.send_data(stream, part)
+    link.ours.send_data(stream, b"", end_stream=True)
+    received = link.to_peer()
+    assert contents(received) == [b"threefour"]
+    only(received, h2.events.StreamEnded)
+
+
+def test_a_frame_is_shared_with_nothing_else_and_has_an_end(client):
+    first, second = open_stream(client), open_request(client)
+    client.ours.send_data(first, b"before")
+    client.ours.send_data(second, b"of another stream")
+    client.ours.send_data(first, b"between")
+    client.ours.ping(b"12345678")
+    for _ in range(3):
+        client.ours.send_data(first, bytes(2000))
+    expected = [b"before", b"of another stream", b"between", bytes(4000), bytes(2000)]
+    assert contents(client.to_peer()) == expected
+
+
+def test_nothing_is_added_to_what_was_handed_out(link):
+    stream = open_stream(link)
+    link.ours.send_data(stream, b"a")
+    link.ours.send_data(stream, b"b")
+    (first,) = link.ours.take_parts()
+    link.ours.send_data(stream, b"c")
+    second = link.ours.take_output()
+    assert (first, second) == (
+        DataFrame(stream.stream_id, b"ab").serialize(),
+        DataFrame(stream.stream_id, b"c").serialize(),
+    )
+    link.ours.send_data(stream, b"d")
+    link.ours.close()
+    link.ours.send_data(stream, b"e")
+    link.ours.send_data(stream, b"f")
+    assert contents(link.to_peer()) == [b"d"]
 
 
 def test_large_content_is_handed_out_in_parts_uncopied(link):
