@@ -131,7 +131,7 @@ def _forms(
 
     def read(data: bytes) -> str:
         said = json_format.MessageToDict(reply.FromString(data), preserving_proto_field_name=True)
-        return json.dumps(said, ensure_ascii=False)
+        return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
 
     return write, read
 

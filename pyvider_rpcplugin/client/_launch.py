@@ -186,7 +186,7 @@ class Launch:
                 pause = retries.next_pause() if self._may_pass and not session.up else None
                 if pause is None:
                     raise
-                self._log.warning("plugin %s: starting again after: %s", self.name, exc.message)
+                self._log.warning("plugin %s: trying again after: %s", self.name, exc.message)
                 await anyio.sleep(pause)
             else:
                 return
