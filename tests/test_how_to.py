@@ -31,11 +31,11 @@ def save(page: str, folder: Path, *names: str) -> None:
         (folder / name).write_text(shown(page, name))
 
 
-def run(folder: Path, *command: str, status: int = 0, **env: str) -> str:
+def run(folder: Path, *command: str, status: int = 0, env: dict[str, str] | None = None) -> str:
     """Run Python there; return what it printed."""
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **env},
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **(env or {})},
         capture_output=True, text=True, timeout=28, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
@@ -101,14 +101,14 @@ def test_the_page_on_grpcio(tmp_path: Path, generated: Path) -> None:
     save(page, tmp_path, "servicer.py", "greeter_plugin.py", "host.py")
     [printed] = re.findall(r"```text\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     path = f"{ROOT}{os.pathsep}{generated}"
-    assert run(tmp_path, "host.py", PYTHONPATH=path) == printed
+    assert run(tmp_path, "host.py", env={"PYTHONPATH": path}) == printed
 
 
 @pytest.mark.thorough
 def test_the_page_on_version_0_5(tmp_path: Path, generated: Path) -> None:
     save("how-to-from-0.5.md", tmp_path, "greeter_plugin.py", "host.py")
     path = f"{ROOT}{os.pathsep}{generated}"
-    assert run(tmp_path, "host.py", PYTHONPATH=path) == "Hello, Ada!\n"
+    assert run(tmp_path, "host.py", env={"PYTHONPATH": path}) == "Hello, Ada!\n"
 
 
 def test_what_the_page_on_version_0_5_says_of_settings_holds() -> None:
@@ -166,7 +166,7 @@ def test_the_page_on_containers(tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
     env = {name: value.replace("/tls/", f"{tmp_path}/") for name, value in deployed().items()}
     env["PLUGIN_SERVER_PORT"] = port
-    assert "refused" in run(tmp_path, "probe.py", status=1, **env)
+    assert "refused" in run(tmp_path, "probe.py", status=1, env=env)
     with subprocess.Popen(
         [sys.executable, "server.py"], cwd=tmp_path, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
@@ -174,13 +174,13 @@ def test_the_page_on_containers(tmp_path: Path) -> None:
         try:
             env["PLUGIN_CLIENT_MAX_RETRIES"] = "100"  # The server may not be there yet.
             env["WORDS_ADDRESS"] = f"127.0.0.1:{port}"
-            assert run(tmp_path, "host.py", **env) == "6\n"
-            assert run(tmp_path, "probe.py", **env) == ""
+            assert run(tmp_path, "host.py", env=env) == "6\n"
+            assert run(tmp_path, "probe.py", env=env) == ""
             server.send_signal(signal.SIGTERM)
-            assert server.communicate(timeout=20) == (None, b"")
+            _, said = server.communicate(timeout=20)
         finally:
             server.kill()
-    assert server.returncode == 0
+    assert (server.returncode, said) == (0, b"")
 
 
 # Debugging
