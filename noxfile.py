@@ -100,6 +100,16 @@ def go(session: nox.Session) -> None:
         session.run("go", "vet", "./...", external=True)
 
 
+@nox.session(python=OLDEST)
+def tofu(session: nox.Session) -> None:
+    """Have OpenTofu run a provider in Python. To build OpenTofu takes minutes, the first time."""
+    session.install("-e", ".[test]")
+    session.run(
+        "python", "-m", "pytest", "tests/examples/test_terraform_provider.py", *session.posargs,
+        env={"INTEROP_TOFU": "required"},
+    )  # fmt: skip
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests, with the newest dependencies."""

@@ -47,9 +47,8 @@ class Store:
     async def names(self) -> list[str]:
         if not await self.path().is_dir():
             return []
-        return sorted(
-            [path.name async for path in self.path().iterdir() if NAME.fullmatch(path.name)]
-        )
+        paths = [path async for path in self.path().iterdir() if NAME.fullmatch(path.name)]
+        return sorted([path.name for path in paths if await path.is_file()])
 
     async def read(self, name: str) -> Document | None:
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 # By what users name the provider: HOST/NAMESPACE/NAME. The host need not exist.
 ADDRESS = "example.com/demo/files"
 VERSION = "1.2.3"
-MODULES = ["cty", "files", "provider", "schema", "tfplugin6_grpc", "tfplugin6_pb2"]
+MODULES = ["cty", "files", "provider", "schema", "tfplugin6_pb2"]
 # As Go calls them.
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -43,7 +43,8 @@ def package(mirror: Path, loop: str = "asyncio") -> Path:
             shutil.copy(spec.origin, modules)
         Path(modules, "__main__.py").write_text(f"import files\n\nfiles.main({loop!r})\n")
         # Nothing is kept of what Python compiles of an archive, so it is done here.
-        compileall.compile_dir(modules, legacy=True, quiet=1, stripdir=modules)
+        if not compileall.compile_dir(modules, legacy=True, quiet=1, stripdir=modules):
+            sys.exit("that is not Python")
         zipapp.create_archive(modules, program, interpreter=sys.executable)
     return program
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import anyio
 import msgspec
+import tfplugin6_pb2
 from cty import UNKNOWN, build, decode, encode
+from grpclib.const import Cardinality, Handler
 from schema import attributes_of, schema
-from tfplugin6_grpc import ProviderBase
 from tfplugin6_pb2 import (
+    DESCRIPTOR,
     ApplyResourceChange,
     AttributePath,
     ConfigureProvider,
@@ -51,11 +53,13 @@ COOKIE = "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2"
 # Terraform may go by a schema that it has had before.
 CAPABILITIES = ServerCapabilities(get_provider_schema_optional=True)
 LEVELS = {"OFF": "ERROR", "ERROR": "ERROR", "WARN": "WARNING", "INFO": "INFO", "DEBUG": "DEBUG"}
+# The state that a request is about, and that still holds if what was asked for was not done.
+BEFORE = {"ReadResource": "current_state", "ApplyResourceChange": "prior_state"}
 
 T = TypeVar("T")
 ConfigT = TypeVar("ConfigT", bound=msgspec.Struct)
 StateT = TypeVar("StateT", bound=msgspec.Struct)
-Method = Callable[[Any, Any], Awaitable[Any]]
+Method = Callable[[Any], Awaitable[Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -117,33 +121,7 @@ class Resource(Generic[StateT]):
         raise NotImplementedError
 
 
-def answers(response: Callable[..., Any], *, keeps: str = "") -> Callable[[Method], Any]:
-    """Serve a method that takes a request and returns a response.
-
-    Args:
-        response: The response's class, for what is troubled or stopped.
-        keeps: The field of the request with the state that holds then, too.
-    """
-
-    def decorate(method: Method) -> Any:
-        @functools.wraps(method)
-        async def serve(self: Provider, stream: Stream[Any, Any]) -> None:
-            request = await stream.recv_message()
-            try:
-                answer = await self.stoppable(method(self, request))
-            except (Trouble, ValueError) as exc:
-                trouble = exc if isinstance(exc, Trouble) else Trouble(str(exc))
-                logger.info("%s: %s", method.__name__, trouble)
-                kept = {"new_state": getattr(request, keeps)} if keeps else {}
-                answer = response(diagnostics=[trouble.diagnostic], **kept)
-            await stream.send_message(answer)
-
-        return serve
-
-    return decorate
-
-
-class Provider(ProviderBase):
+class Provider:
     """Serves resources and data sources to Terraform.
 
     Args:
@@ -177,8 +155,38 @@ class Provider(ProviderBase):
             on_shutdown=self.stop,
         ).run(backend=backend)
 
+    def __mapping__(self) -> dict[str, Handler]:
+        """Say what is served, as a class does that grpclib has generated.
+
+        None is derived from: the module that has it loads grpclib's client, and a provider is
+        started several times for each of Terraform's commands, while somebody waits.
+        """
+        handlers = {}
+        for method in DESCRIPTOR.services_by_name["Provider"].methods:
+            messages = getattr(tfplugin6_pb2, method.name)
+            handlers[f"/tfplugin6.Provider/{method.name}"] = Handler(
+                functools.partial(self.answer, getattr(self, method.name), messages.Response),
+                Cardinality.UNARY_UNARY, messages.Request, messages.Response,
+            )  # fmt: skip
+        return handlers
+
+    async def answer(
+        self, method: Method, response: Callable[..., Any], stream: Stream[Any, Any]
+    ) -> None:
+        """Answer one call with what a method returns, or with what went wrong."""
+        request = await stream.recv_message()
+        try:
+            answer = await method(request)
+        except (Trouble, ValueError, OSError) as exc:
+            trouble = exc if isinstance(exc, Trouble) else Trouble(str(exc))
+            logger.info("%s: %s", method.__name__, trouble)
+            before = BEFORE.get(method.__name__)
+            kept = {"new_state": getattr(request, before)} if before else {}
+            answer = response(diagnostics=[trouble.diagnostic], **kept)
+        await stream.send_message(answer)
+
     async def stoppable(self, work: Awaitable[T]) -> T:
-        """Await something that `stop` may end."""
+        """Await what a resource does. That is what `stop` ends."""
         with anyio.CancelScope() as scope:
             self.running.add(scope)
             try:
@@ -194,7 +202,6 @@ class Provider(ProviderBase):
 
     # What there is
 
-    @answers(GetMetadata.Response)
     async def GetMetadata(self, _: GetMetadata.Request) -> GetMetadata.Response:
         resource, data_source = GetMetadata.ResourceMetadata, GetMetadata.DataSourceMetadata
         return GetMetadata.Response(
@@ -203,7 +210,6 @@ class Provider(ProviderBase):
             data_sources=[data_source(type_name=name) for name in self.data_sources],
         )
 
-    @answers(GetProviderSchema.Response)
     async def GetProviderSchema(self, _: GetProviderSchema.Request) -> GetProviderSchema.Response:
         return GetProviderSchema.Response(
             server_capabilities=CAPABILITIES,
@@ -214,20 +220,17 @@ class Provider(ProviderBase):
 
     # What the user says
 
-    @answers(ValidateProviderConfig.Response)
     async def ValidateProviderConfig(
         self, _: ValidateProviderConfig.Request
     ) -> ValidateProviderConfig.Response:
         return ValidateProviderConfig.Response()
 
-    @answers(ConfigureProvider.Response)
     async def ConfigureProvider(
         self, request: ConfigureProvider.Request
     ) -> ConfigureProvider.Response:
         self.configure(decode(request.config.msgpack, self.config))
         return ConfigureProvider.Response()
 
-    @answers(ValidateResourceConfig.Response)
     async def ValidateResourceConfig(
         self, request: ValidateResourceConfig.Request
     ) -> ValidateResourceConfig.Response:
@@ -235,7 +238,6 @@ class Provider(ProviderBase):
         resource.validate(decode(request.config.msgpack, resource.state))
         return ValidateResourceConfig.Response()
 
-    @answers(ValidateDataResourceConfig.Response)
     async def ValidateDataResourceConfig(
         self, request: ValidateDataResourceConfig.Request
     ) -> ValidateDataResourceConfig.Response:
@@ -245,13 +247,11 @@ class Provider(ProviderBase):
 
     # What is done
 
-    @answers(ReadDataSource.Response)
     async def ReadDataSource(self, request: ReadDataSource.Request) -> ReadDataSource.Response:
         source = self.data_sources[request.type_name]
         config = decode(request.config.msgpack, source.state)
-        return ReadDataSource.Response(state=value(await source.read(config)))
+        return ReadDataSource.Response(state=value(await self.stoppable(source.read(config))))
 
-    @answers(UpgradeResourceState.Response)
     async def UpgradeResourceState(
         self, request: UpgradeResourceState.Request
     ) -> UpgradeResourceState.Response:
@@ -260,14 +260,12 @@ class Provider(ProviderBase):
         saved = build(msgspec.json.decode(request.raw_state.json), resource.state)
         return UpgradeResourceState.Response(upgraded_state=value(saved))
 
-    @answers(ReadResource.Response, keeps="current_state")
     async def ReadResource(self, request: ReadResource.Request) -> ReadResource.Response:
         resource = self.resources[request.type_name]
         state = decode(request.current_state.msgpack, resource.state)
-        new = await resource.read(state)
+        new = await self.stoppable(resource.read(state))
         return ReadResource.Response(new_state=value(new), private=request.private)
 
-    @answers(PlanResourceChange.Response)
     async def PlanResourceChange(
         self, request: PlanResourceChange.Request
     ) -> PlanResourceChange.Response:
@@ -282,7 +280,6 @@ class Provider(ProviderBase):
             planned_private=request.prior_private,
         )
 
-    @answers(ApplyResourceChange.Response, keeps="prior_state")
     async def ApplyResourceChange(
         self, request: ApplyResourceChange.Request
     ) -> ApplyResourceChange.Response:
@@ -291,18 +288,18 @@ class Provider(ProviderBase):
         planned = decode(request.planned_state.msgpack, resource.state)
         new = None
         if planned is None:
-            await resource.delete(prior)
+            await self.stoppable(resource.delete(prior))
         elif prior is None:
-            new = await resource.create(planned)
+            new = await self.stoppable(resource.create(planned))
         else:
-            new = await resource.update(prior, planned)
+            new = await self.stoppable(resource.update(prior, planned))
         return ApplyResourceChange.Response(new_state=value(new), private=request.planned_private)
 
-    @answers(ImportResourceState.Response)
     async def ImportResourceState(
         self, request: ImportResourceState.Request
     ) -> ImportResourceState.Response:
-        state = await self.resources[request.type_name].find(request.id)
+        resource = self.resources[request.type_name]
+        state = await self.stoppable(resource.find(request.id))
         if state is None:
             missing = f"There is no {request.type_name} {request.id!r} to be imported"
             raise Trouble(missing)
@@ -311,12 +308,9 @@ class Provider(ProviderBase):
         )
         return ImportResourceState.Response(imported_resources=[found])
 
-    async def StopProvider(
-        self, stream: Stream[StopProvider.Request, StopProvider.Response]
-    ) -> None:
-        await stream.recv_message()
+    async def StopProvider(self, _: StopProvider.Request) -> StopProvider.Response:
         self.stop()
-        await stream.send_message(StopProvider.Response())
+        return StopProvider.Response()
 
 
 def plan(

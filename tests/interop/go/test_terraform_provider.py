@@ -270,6 +270,7 @@ def test_what_there_is_and_what_is_wrong(start: Callable[..., Terraform], tmp_pa
     store.mkdir()
     (store / "c.md").write_text("three")
     (store / "d.txt").write_text("four")
+    (store / "e.md").mkdir()
 
     provided = terraform.call("GetProviderSchema")
     assert list(provided.resource_schemas) == ["files_document"]
@@ -294,6 +295,10 @@ def test_what_there_is_and_what_is_wrong(start: Callable[..., Terraform], tmp_pa
     request["id"] = "../c.md"
     [trouble] = terraform.call("ImportResourceState", **request).diagnostics
     assert trouble.summary == "There is no files_document '../c.md' to be imported"
+
+    request["id"] = "e.md"
+    [trouble] = terraform.call("ImportResourceState", **request).diagnostics
+    assert str(store / "e.md") in trouble.summary
 
     wanted = terraform.made(LISTING, {"suffixes": [".md", ".rst"]})
     answer = terraform.call("ReadDataSource", type_name="files_documents", config=wanted)
