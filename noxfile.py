@@ -70,6 +70,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("codespell")
     session.run("lint-imports", "--no-cache")
+    session.run("towncrier", "build", "--draft", silent=True)
 
 
 @nox.session(python=OLDEST)
@@ -127,6 +128,13 @@ def minimums(session: nox.Session) -> None:
     # The grpcio-tools that goes with the oldest protobuf needs an old setuptools.
     session.install("-e", ".[test]", "pytest ~= 9.0.0", "setuptools < 80", *lowest)
     session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def changelog(session: nox.Session) -> None:
+    """Show what the next version brings; with `-- build`, move it into docs/changelog.md."""
+    session.install("towncrier >= 24.8")
+    session.run("towncrier", "build", *(["--yes"] if "build" in session.posargs else ["--draft"]))
 
 
 @nox.session(python=OLDEST)

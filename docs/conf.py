@@ -21,7 +21,7 @@ extensions = [
     "public_names",
     "repository_files",
 ]
-exclude_patterns = ["_extensions", "_build", "newsfragments"]
+exclude_patterns = ["_extensions", "_build", "changelog.d"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
