@@ -22,6 +22,15 @@ from rich.table import Table
 from pyvider_rpcplugin import RestartPolicy, __version__, plugin_client
 from pyvider_rpcplugin.testing.contract import check_plugin
 
+from ._installed import (
+    From,
+    Places,
+    chosen,
+    find,
+    listed,
+    show as show_installed,
+    words_of,
+)
 from ._new import Form  # noqa: TC001 - typer reads the annotations
 from ._options import (
     FAILED,
@@ -82,6 +91,7 @@ def _options(
 @app.command("inspect", context_settings=OF_A_PLUGIN)
 def inspect_command(
     command: Command,
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -97,7 +107,7 @@ def inspect_command(
     options = host_options(cookie, versions, env, setting, no_mtls, timeout)
 
     async def body() -> int:
-        seen = await inspect_plugin(command, options)
+        seen = await inspect_plugin(chosen(command, place), options)
         print_json(seen) if as_json else show(seen, console)
         return 0 if seen["health"] == "SERVING" else FAILED
 
@@ -115,6 +125,7 @@ def call_command(
             show_default=False,
         ),
     ],
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -152,7 +163,8 @@ def call_command(
         sys.stdout.flush()
 
     async def body() -> int:
-        async with plugin_client(program, env=options.env, **options.settings) as client:
+        plugin = chosen(program, place)
+        async with plugin_client(plugin, env=options.env, **options.settings) as client:
             await call(
                 client, called[0], _messages(called[1:]), tell, deadline=deadline, metadata=sent
             )
@@ -174,6 +186,7 @@ async def _messages(given: list[str]) -> AsyncIterator[str]:
 @app.command("run", context_settings=OF_A_PLUGIN)
 def run_command(
     command: Command,
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -194,6 +207,7 @@ def run_command(
 
     async def body() -> int:
         over = anyio.Event()
+        program = chosen(command, place)
 
         def note(event: PluginEvent) -> None:
             nonlocal status
@@ -212,7 +226,7 @@ def run_command(
         async with anyio.create_task_group() as tg:
             tg.start_soon(stop_at_signal)
             async with plugin_client(
-                command,
+                program,
                 env=options.env,
                 restart=RestartPolicy(),
                 on_event=note,
@@ -277,6 +291,7 @@ def doctor_command(
         list[str] | None,
         typer.Argument(help="The plugin's program and its arguments.", show_default=False),
     ] = None,
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -294,7 +309,8 @@ def doctor_command(
     async def body() -> int:
         diagnosis = Diagnosis(look_at_environment())
         if command:
-            diagnosis = await diagnose(command, options.load(), env=options.env)
+            words = await words_of(chosen(command, place), options)
+            diagnosis = await diagnose(words, options.load(), env=options.env)
         if as_json:
             print_json(diagnosis)
         else:
@@ -324,6 +340,7 @@ def _show_diagnosis(diagnosis: Any, *, has_plugin: bool) -> None:
 @app.command("check", context_settings=OF_A_PLUGIN)
 def check_command(
     command: Command,
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -336,7 +353,8 @@ def check_command(
     options = host_options(cookie, versions, env, setting, False, timeout)
 
     async def body() -> int:
-        report = await check_plugin(command, env=options.env, **options.settings)
+        words = await words_of(chosen(command, place), options)
+        report = await check_plugin(words, env=options.env, **options.settings)
         if as_json:
             print_json(report.to_dict())
         else:
@@ -346,6 +364,18 @@ def check_command(
         return 0 if report.passed else FAILED
 
     run(body, trio=trio, as_json=as_json)
+
+
+@app.command("list")
+def list_command(places: Places = None, as_json: AsJSON = False) -> None:
+    """List the plugins that are installed; status 1 if something is wrong with one."""
+    with told_errors(as_json=as_json):
+        found = find(places or [])
+    if as_json:
+        print_json(listed(found))
+    else:
+        show_installed(found)
+    raise typer.Exit(FAILED if found.errors else 0)
 
 
 @certs.command("make")

@@ -16,11 +16,13 @@ from rich.table import Table
 from pyvider_rpcplugin import plugin_client
 from pyvider_rpcplugin.exception import RPCPluginError
 
+from ._installed import words_of
 from ._reflect import catalogue_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pyvider_rpcplugin import PluginProgram
     from pyvider_rpcplugin.client import RPCPluginClient
 
     from ._options import HostOptions
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 _MOST = 10.0
 
 
-async def inspect_plugin(command: list[str], options: HostOptions) -> dict[str, Any]:
+async def inspect_plugin(
+    command: list[str] | PluginProgram, options: HostOptions
+) -> dict[str, Any]:
     """Start a plugin, look at it, and end it again.
 
     Returns:
@@ -38,6 +42,8 @@ async def inspect_plugin(command: list[str], options: HostOptions) -> dict[str, 
         RPCPluginError: It does not start.
         GRPCError: It cannot be asked.
     """
+    # It may have to be made first, which is no part of its start.
+    words = await words_of(command, options)
     began = anyio.current_time()
     async with plugin_client(command, env=options.env, **options.settings) as client:
         start = anyio.current_time() - began
@@ -46,7 +52,7 @@ async def inspect_plugin(command: list[str], options: HostOptions) -> dict[str, 
             found = await catalogue_of(client)
             health = await _health(client)
         return {
-            "command": command,
+            "command": words,
             "pid": client.pid,
             "start_seconds": round(start, 4),
             "memory_bytes": _memory(client.pid),

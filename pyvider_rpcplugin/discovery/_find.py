@@ -78,6 +78,15 @@ class InstalledPlugins(Mapping[str, PluginProgram]):
     def __len__(self) -> int:
         return len(self._plugins)
 
+    def __or__(self, other: InstalledPlugins) -> InstalledPlugins:
+        """Put together what was found in two places. A name that is in both is wrong."""
+        found = _Found(strict=False)
+        for one in (self, other):
+            for plugin in one.values():
+                found.take(plugin)
+            found.errors_of(one._errors)
+        return found.result()
+
     def __repr__(self) -> str:
         wrong = f", {len(self.errors)} wrong" if self.errors else ""
         return f"<InstalledPlugins {', '.join(self._plugins) or 'none'}{wrong}>"
@@ -227,6 +236,11 @@ class _Found:
             raise error
         logger.warning("discovery.refused %s", error.message)
         self._errors.setdefault(name, []).append(error)
+
+    def errors_of(self, errors: Mapping[str, list[ConfigError]]) -> None:
+        """Note what was wrong in a place, and has been logged."""
+        for name, several in errors.items():
+            self._errors.setdefault(name, []).extend(several)
 
     def result(self) -> InstalledPlugins:
         """Tell those apart that are there twice."""

@@ -114,6 +114,19 @@ def test_a_name_that_is_not_there_is_a_clear_error(folder):
     assert repr(found) == "<InstalledPlugins a, b, link>"
 
 
+def test_what_was_found_in_two_places_is_put_together(folder):
+    both = discover("app-a", folder) | discover("app-b", folder)
+    assert list(both) == ["app-a", "app-b"]
+    (folder / "app-a.plugin.toml").write_text("wrong = 1")
+    both = discover("app-*", folder) | discover("o*", folder) | discover("ot*", folder)
+    assert list(both) == ["b", "her", "link", "ther"]
+    assert [name for name in ("a",) if name in both] == []
+    assert len(both.errors) == 1
+    twice = discover("o*", folder) | discover("o*", folder)
+    assert not twice
+    assert "2 plugins are called 'ther'" in twice.errors[0].message
+
+
 # Manifests.
 
 
