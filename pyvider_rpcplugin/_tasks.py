@@ -260,6 +260,8 @@ class Session(Generic[T]):
     async def wait_finished(self) -> None:
         """Wait until the session has ended: shielded, and no longer than its limit.
 
+        Where many sessions end at the same time, each has a little more.
+
         Cancellation:
             Takes effect afterwards. That holds for asyncio's own `Task.cancel()` as well, which
             knows nothing of shields.
@@ -268,7 +270,9 @@ class Session(Generic[T]):
             return
         cancelled = anyio.get_cancelled_exc_class()
         interruption: BaseException | None = None
-        with anyio.move_on_after(self.limit, shield=True) as scope:
+        from ._patience import patience  # noqa: PLC0415 - a start does not need it
+
+        with patience(self.limit, "session", shield=True) as scope:
             while not self._finished.is_set():
                 try:
                     await self._finished.wait()

@@ -266,8 +266,8 @@ def plugin_pool(
     Raises:
         ConfigError: An option makes no sense, or there is no such option.
     """
-    from pyvider_rpcplugin.client import make_client  # noqa: PLC0415 - not for plugins
-    from pyvider_rpcplugin.client._starts import cores  # noqa: PLC0415 - likewise
+    from pyvider_rpcplugin._patience import cores  # noqa: PLC0415 - not for plugins
+    from pyvider_rpcplugin.client import make_client  # noqa: PLC0415 - likewise
     from pyvider_rpcplugin.client.supervision import PoolPolicy  # noqa: PLC0415 - likewise
 
     policy = {name: options.pop(name) for name in PoolPolicy.__struct_fields__ if name in options}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import RunVar
+
+from pyvider_rpcplugin._patience import cores
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -41,13 +42,6 @@ async def turn_to_start() -> AsyncGenerator[Callable[[], None]]:
         yield done
     finally:
         done()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Retries:

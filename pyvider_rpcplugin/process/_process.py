@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 
+from pyvider_rpcplugin._patience import patience
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError, TransportError
 from pyvider_rpcplugin.process._diagnose import check_command, explain
@@ -355,7 +356,8 @@ class PluginProcess:
 
         Args:
             polite: Asks the process to end. If it raises, the next step follows at once.
-            grace: How many seconds `polite` and the end that it leads to may take together.
+            grace: How many seconds `polite` and the end that it leads to may take together; a
+                little more where many processes are ended at the same time, as for the next step.
             term_grace: How many seconds SIGTERM gets.
 
         Returns:
@@ -398,7 +400,7 @@ class PluginProcess:
         self.left = True
 
     async def _ask(self, polite: Callable[[], Awaitable[object]], grace: float) -> None:
-        with anyio.move_on_after(grace) as scope:
+        with patience(grace, "process") as scope:
             try:
                 await polite()
             except Exception as error:  # noqa: BLE001 - whatever it is, there are harder ways
@@ -415,7 +417,7 @@ class PluginProcess:
         ):
             if self.exited.is_set():
                 return
-            with anyio.move_on_after(seconds):
+            with patience(seconds, "process"):
                 try:
                     await send()
                 except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from itertools import pairwise
 
@@ -12,6 +13,18 @@ from pyvider_rpcplugin import PluginHost, RPCPluginClient
 from tests.plugins import echo
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
+
+
+class _Forced(logging.Handler):
+    """Notes what had to be ended by force."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("process.shutdown.slow"):
+            self.lines.append(record.getMessage())
 
 
 async def run(loop: str, plugins: int) -> list[str]:
@@ -42,7 +55,12 @@ async def run(loop: str, plugins: int) -> list[str]:
         times.append(anyio.current_time())
         memory = [psutil.Process(client.pid).memory_full_info() for client in clients]
         mine = psutil.Process().memory_info().rss - empty
+        forced = _Forced()
+        log = logging.getLogger("pyvider_rpcplugin.process._process")
+        log.addHandler(forced)
         await host.stop()
+        log.removeHandler(forced)
+        wrong += forced.lines
         times.append(anyio.current_time())
     started, called, stopped = (after - before for before, after in pairwise(times))
     count = max(1, len(memory))

@@ -4,7 +4,8 @@ import anyio
 import pytest
 from hypothesis import given, strategies as st
 
-from pyvider_rpcplugin.client._starts import STARTS_PER_CORE, Retries, cores, turn_to_start
+from pyvider_rpcplugin._patience import cores
+from pyvider_rpcplugin.client._starts import STARTS_PER_CORE, Retries, turn_to_start
 from pyvider_rpcplugin.config import load_settings
 
 
