@@ -18,6 +18,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "contents",
+    "layers",
     "public_names",
     "repository_files",
 ]
