@@ -20,7 +20,7 @@ ASKING = [
     "tests/interop/go/test_terraform_provider.py",
     "tests/interop/go/test_yamux.py",
 ]
-PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+PYTEST = ["-m", "pytest", "-q", "-m", "thorough or not thorough", "-p", "no:cacheprovider"]
 
 pytestmark = pytest.mark.process
 
