@@ -125,6 +125,23 @@ def test_what_the_page_on_version_0_5_says_of_settings_holds() -> None:
         configure(magic_cookie_value=None, protocol_versions=None, server_transports=None)
 
 
+# Programs in Go
+
+
+@pytest.mark.parametrize("page", ["how-to-go-host.md", "how-to-go-plugin.md"])
+def test_the_pages_on_go_show_the_example_as_it_is(page: str) -> None:
+    kv = ROOT / "examples" / "kv"
+    found = re.findall(
+        r"<!-- (\S+) -->\n```(?:go|python)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL
+    )
+    assert {"how-to-go-host.md": ["go/kv/plugin.go"] * 2 + ["kv_plugin.py", "go/host/main.go"],
+            "how-to-go-plugin.md": ["go/plugin/main.go", "host.py"]}[page] == [
+        name for name, _ in found
+    ]  # fmt: skip
+    for name, code in found:
+        assert code in (kv / name).read_text()
+
+
 # A certificate authority of one's own
 
 

@@ -54,6 +54,7 @@ async def test_a_command_in_one_string_is_shown_as_a_list() -> None:
         (PluginExit(0, ()), "plugin_server(...).run()"),
         (PluginExit(1, ("no database",)), "Its standard error says why"),
         (PluginExit(1, ()), "nothing on its standard error"),
+        (PluginExit(1, ("This binary is a plugin. These", "are")), "a cookie that is not theirs"),
     ],
 )
 def test_a_plugin_that_ends_without_its_line_gets_advice_by_how_it_ended(

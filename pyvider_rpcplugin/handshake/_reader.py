@@ -157,6 +157,8 @@ def _advice(exit: PluginExit | None) -> str:  # noqa: A002 - as the error's own
             "Does the program serve? In Python: plugin_server(...).run(), below "
             'if __name__ == "__main__":'
         )
+    if any("This binary is a plugin" in line for line in exit.stderr_tail):
+        return "So plugins in Go greet a cookie that is not theirs: PLUGIN_MAGIC_COOKIE_KEY and _VALUE."
     if not exit.stderr_tail:
         return "It said nothing on its standard error, either; `pyvider-rpcplugin doctor` looks closer."
     return "Its standard error says why; `pyvider-rpcplugin doctor` with the same command looks closer."
