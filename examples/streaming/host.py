@@ -30,13 +30,13 @@ async def main() -> None:
             digest.update(piece)
         print("got the same back:", digest.hexdigest() == receipt.sha256)
 
-        # Who takes his time is not overrun: the plugin waits in its `yield`.
+        # A slow reader is not overrun: the plugin waits in its `yield`.
         async with aclosing(files.download("big")) as download:
             await anext(download)
             ahead = await files.sent("big")
             print("the plugin waits for a slow reader:", ahead < PIECES // 4)
 
-        # And who leaves early is noticed.
+        # One that leaves early is noticed.
         await files.wait_ended("big")
         print("the plugin has stopped early:", await files.sent("big") < PIECES)
 

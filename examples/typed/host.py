@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
-from checks import Checker, Line, NoSuchRule
+from checks import Checker, Line, NoSuchRule, Project
 
 from pyvider_rpcplugin import plugin_client
 
@@ -14,9 +14,7 @@ FILES = {
 }
 
 
-class Widths:
-    """What the plugin may ask of this host: see `Project`."""
-
+class Widths(Project):
     async def widest(self, file: str) -> int:
         return 30 if file == "note.txt" else 80
 
