@@ -9,6 +9,7 @@ next maker waits until that has ended, and then begins anew.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import math
@@ -112,14 +113,19 @@ def _look(recipe: Recipe, parent: str) -> str:
         os.makedirs(parent, mode=0o700, exist_ok=True)
         about = os.stat(parent)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        msg = f"environments cannot be kept in {parent}: {reason}"
-        raise TransportError(msg, "Name another folder: cache=.", phase="environment") from error
-    if os.name == "posix" and (about.st_uid != os.geteuid() or about.st_mode & 0o022):
+        raise _useless(parent, error) from error
+    # Root's are as good as one's own: made once for all users of a machine, or of a container.
+    if os.name == "posix" and (about.st_uid not in {0, os.geteuid()} or about.st_mode & 0o022):
         msg = f"others than this user may write to {parent}, where environments are kept"
         hint = "Whoever may could put code into plugins: chmod 700, or name another folder."
         raise SecurityError(msg, hint, phase="environment")
     return os.path.join(parent, recipe.key())
+
+
+def _useless(parent: str, error: OSError) -> TransportError:
+    reason = (error.strerror or str(error)).lower()
+    msg = f"environments cannot be kept in {parent}: {reason}"
+    return TransportError(msg, "Name another folder: cache=.", phase="environment")
 
 
 def _is_complete(folder: str) -> bool:
@@ -146,25 +152,31 @@ def _remove(folder: str) -> None:
 @contextlib.asynccontextmanager
 async def _locked(path: str, teller: _Teller, folder: str) -> AsyncGenerator[int]:
     """Be the only one for the length of the block; yields the lock's descriptor."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if not _take(lock):
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _useless(os.path.dirname(path), error) from error
+    try:
+        if not _take(lock, path):
             await teller.tell("waiting", folder)
-            while not _take(lock):  # noqa: ASYNC110 - the system tells nobody when it is free
+            while not _take(lock, path):  # noqa: ASYNC110 - the system tells nobody of its end
                 await anyio.sleep(_POLL)
         yield lock
     finally:
         os.close(lock)
 
 
-def _take(lock: int) -> bool:
+def _take(lock: int, path: str) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            return False
+        # Not every file system has locks.
+        raise _useless(os.path.dirname(path), error) from error
     return True
 
 

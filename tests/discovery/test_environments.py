@@ -16,11 +16,14 @@ from pyvider_rpcplugin import (
     ConfigError,
     EnvironmentProgress,
     PluginHost,
+    RestartPolicy,
+    RPCPluginError,
     TransportError,
     discover,
     plugin_client,
     python_plugin,
 )
+from pyvider_rpcplugin.sync import plugin_client_sync
 
 from .packages import ROOT, library, wheel
 
@@ -246,6 +249,42 @@ async def test_nothing_is_left_of_the_making_when_it_is_cancelled(tmp_path, hang
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     # It has ended, though whoever inherits orphans may not have asked for its status yet.
     assert has_ended(int((tmp_path / "began").read_text()))
+
+
+async def test_stopping_a_client_ends_the_making(tmp_path, hanging):
+    cache = tmp_path / "cache"
+    client = plugin_client(python_plugin("x.py", env=[str(hanging)], cache=cache))
+
+    async def start() -> None:
+        with pytest.raises(RPCPluginError):
+            await client.start()
+
+    with anyio.fail_after(80):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(start)
+            await begun(tmp_path)
+            await client.stop()
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_a_program_without_an_event_loop_starts_one(tmp_path, wheels, script):
+    lines = [wheels["library"], wheels["1.0"]]
+    plugin = python_plugin(script, env=lines, cache=tmp_path / "cache")
+    with plugin_client_sync(plugin) as client:
+        assert client.proxy(Rival).about()[0] == "1.0"
+
+
+async def test_a_client_reloads_into_another_environment(tmp_path, wheels, script):
+    plugins = [
+        python_plugin(script, env=[wheels["library"], wheels[one]], cache=tmp_path / "cache")
+        for one in ("1.0", "2.0")
+    ]
+    with anyio.fail_after(80):
+        async with plugin_client(plugins[0], restart=RestartPolicy()) as client:
+            rival = client.proxy(Rival)
+            assert (await rival.about())[0] == "1.0"
+            await client.reload(plugins[1])
+            assert (await rival.about())[0] == "2.0"
 
 
 async def test_uv_makes_them_where_it_is(tmp_path, wheels, script, monkeypatch):
