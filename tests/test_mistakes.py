@@ -15,6 +15,7 @@ from pyvider_rpcplugin import (
     PluginExit,
     ProtocolError,
     RPCPluginError,
+    TransportError,
     plugin_client,
 )
 from pyvider_rpcplugin.handshake import HandshakeReader, parse_handshake_line
@@ -48,12 +49,25 @@ async def test_a_command_in_one_string_is_shown_as_a_list() -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "advice"), [("plugin.py", '["python", "plugin.py"]'), ("plugin", '["./plugin"]')]
+)
+async def test_a_program_in_the_working_folder_is_not_on_the_path(
+    tmp_path: Path, file: str, advice: str
+) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(TransportError) as caught:
+        await plugin_client([file], cwd=tmp_path).start()
+    assert advice in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
     ("end", "advice"),
     [
         (None, "Does the command start a plugin"),
         (PluginExit(0, ()), "plugin_server(...).run()"),
         (PluginExit(1, ("no database",)), "Its standard error says why"),
         (PluginExit(1, ()), "nothing on its standard error"),
+        (PluginExit(2, ("python: can't open file '/x.py'",)), "Path(__file__).with_name"),
         (PluginExit(1, ("This binary is a plugin. These", "are")), "a cookie that is not theirs"),
     ],
 )

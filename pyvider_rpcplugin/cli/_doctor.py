@@ -451,9 +451,10 @@ class _Patient:
                 "name the plugin's own: --cookie NAME=VALUE",
                 *last,
             )
-        raise _Found(
-            "exited", f"it {how} before its handshake line", "its last words say why", *last
-        )
+        advice = "its last words say why"
+        if status == 0:
+            advice = "is this the plugin, and does it serve? In Python: plugin_server(...).run()"
+        raise _Found("exited", f"it {how} before its handshake line", advice, *last)
 
     async def _same_by_hand(self, errors: str) -> bool:
         """Whether it takes the cookie for none: it says so, or says the same without it."""

@@ -157,6 +157,10 @@ def _advice(exit: PluginExit | None) -> str:  # noqa: A002 - as the error's own
             "Does the program serve? In Python: plugin_server(...).run(), below "
             'if __name__ == "__main__":'
         )
+    if any("can't open file" in line for line in exit.stderr_tail):
+        return (
+            "Paths in a command count from the host's working folder: Path(__file__).with_name(...)"
+        )
     if any("This binary is a plugin" in line for line in exit.stderr_tail):
         return "So plugins in Go greet a cookie that is not theirs: PLUGIN_MAGIC_COOKIE_KEY and _VALUE."
     if not exit.stderr_tail:

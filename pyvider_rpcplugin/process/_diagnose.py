@@ -121,7 +121,12 @@ def _not_found(program: str, env: Mapping[str, str], cwd: str | None) -> tuple[s
         if not os.path.isabs(program):
             hint += f"; it counts from {cwd or os.getcwd()}"
         return "no such file", hint
-    return "no such program in any folder of PATH", "check the name, or give a path"
+    hint = "check the name, or give a path"
+    if os.path.isfile(os.path.join(cwd or "", program)):
+        hint = f'a file of this name is in the working folder: ["./{program}"]'
+        if program.endswith(".py"):
+            hint = f'it is a script in the working folder: ["python", "{program}"]'
+    return "no such program in any folder of PATH", hint
 
 
 def _not_allowed(program: str, env: Mapping[str, str], cwd: str | None) -> tuple[str, str]:

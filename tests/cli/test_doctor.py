@@ -117,6 +117,13 @@ async def test_the_true_cause_is_named(cause: str, tmp_path: Path):
     assert diagnosis.finding.advice
 
 
+async def test_a_program_that_only_ends_is_asked_whether_it_serves():
+    diagnosis = await found(scripted_plugin("exit:0"))
+    assert diagnosis.finding is not None
+    assert diagnosis.finding.cause == "exited"
+    assert "does it serve" in diagnosis.finding.advice
+
+
 async def test_a_plugin_in_good_health_has_nothing():
     diagnosis = await found(GREETER)
     assert diagnosis.finding is None
