@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.client import RPCPluginClient
     from pyvider_rpcplugin.client._launch import Link
+    from pyvider_rpcplugin.client.statistics import ClientStatistics
     from pyvider_rpcplugin.discovery import PluginProgram
     from pyvider_rpcplugin.exception import PluginExit
     from pyvider_rpcplugin.rpc import Channel, ClientStream, Deadline
@@ -299,6 +300,13 @@ class SyncPluginClient:
         """The version of the application's protocol that the plugin chose of those offered."""
         return self._client.negotiated_version
 
+    def statistics(self) -> ClientStatistics:
+        """What the client, its calls and its plugins have done so far: a snapshot."""
+        client, runtime = self._client, self._runtime
+        if runtime is None:
+            return client.statistics()
+        return runtime.statistics()
+
     def wait_exited(self, timeout: float | None = None) -> PluginExit | None:
         """Wait until the plugin has ended, for whatever reason.
 
@@ -477,6 +485,26 @@ class _Runtime:
             self._portal.start_task_soon(launch.process.runner.kill)
 
     # Facts.
+
+    def statistics(self) -> ClientStatistics:
+        """What was done so far, over both connections; taken where that happens."""
+        from pyvider_rpcplugin.client.statistics import (  # noqa: PLC0415 - only for who asks
+            client_statistics,
+        )
+
+        async def take() -> ClientStatistics:
+            client = self._client
+            launch = client._launch  # noqa: SLF001 - of the same package
+            channels = [one for one in (client.grpc_channel, self._channel) if one is not None]
+            return client_statistics(
+                client._lifecycle,  # noqa: SLF001 - as above
+                channels,
+                () if launch is None else launch.launches,
+            )
+
+        work = _Work(self._portal, take)
+        result: ClientStatistics = work.result()
+        return result
 
     def wait_exited(self, timeout: float | None) -> None:
         """Wait until the plugin has ended."""

@@ -99,7 +99,7 @@ class PluginPeer(Peer):
     async def _tell(self, number: int) -> None:
         call = self._channel.request(
             _OFFER, Cardinality.UNARY_STREAM, bytes, bytes, codec=RawCodec("msgpack")
-        )
+        ).count_apart()
         try:
             await call.send_message(msgspec.msgpack.encode(number), end=True)
             while await call.recv_message() is not None:

@@ -20,6 +20,7 @@ from ._command import as_program, checked_command, checked_versions, plugin_name
 from ._events import EventHub
 from ._handle import ChannelHandle
 from ._launch import ON_EXIT_LIMIT, Launch, LaunchOptions
+from ._lifecycle import Lifecycle
 from ._offers import Offers
 from ._source import check_source
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ._events import OnEvent, PluginEvents
     from ._sinks import Deliver, OutputSink
     from ._supervisor import Supervisor
+    from .statistics import ClientStatistics
     from .supervision import PoolPolicy, RestartPolicy
 
 T = TypeVar("T")
@@ -145,6 +147,7 @@ class RPCPluginClient:
         self._stdin: Literal["null", "inherit"] = stdin
         self._supervision = (restart, lazy, idle_timeout, pool)
         self._hub = EventHub(on_event)
+        self._lifecycle = Lifecycle(self.name)
         self._settings: Settings | None = None
         self._settings_error: ConfigError | None = None
         try:
@@ -499,6 +502,22 @@ class RPCPluginClient:
         launches = () if launch is None else launch.launches
         return tuple(one.pid for one in launches if one.pid is not None)
 
+    def statistics(self) -> ClientStatistics:
+        """What the client, its calls and its plugins have done so far.
+
+        Returns:
+            A snapshot, which does not change. Taking one disturbs nothing.
+        """
+        from .statistics import client_statistics  # noqa: PLC0415 - only for who asks
+
+        launch = self._launch
+        channel = self.grpc_channel
+        return client_statistics(
+            self._lifecycle,
+            () if channel is None else (channel,),
+            () if launch is None else launch.launches,
+        )
+
     @property
     def negotiated_version(self) -> int | None:
         """The version of the application's protocol that the plugin chose of those offered.
@@ -612,7 +631,9 @@ class RPCPluginClient:
             raise ConfigError(msg, phase="launch")
         plan = Plan.of(*self._supervision, self._default_deadline)
         settings = cast("Settings", self._settings)
-        supervisor = Supervisor(self.name, settings, plan, new_launch, self._hub, self._exited)
+        supervisor = Supervisor(
+            self.name, settings, plan, new_launch, self._hub, self._exited, self._lifecycle
+        )
         supervisor.channel.interceptors = self._checked_interceptors()
         return supervisor
 
@@ -674,6 +695,7 @@ class RPCPluginClient:
             default_deadline=self._default_deadline,
             interceptors=self._checked_interceptors(),
             offers=self._current_offers(),
+            lifecycle=self._lifecycle,
         )
         apply_log_level("host")
         return functools.partial(Launch, self.name, settings, options)

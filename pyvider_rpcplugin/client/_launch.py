@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import logging
 import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.services import Broker, SharedWays
     from pyvider_rpcplugin.transport import RPCPluginTransport
 
+    from ._lifecycle import Lifecycle
     from ._offers import Offers
     from ._relay import OutputRelay
     from ._sinks import Deliver
@@ -97,6 +99,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     sync_stderr: Deliver | None
     stderr: Deliver | None
     offers: Offers
+    lifecycle: Lifecycle
     on_exit: Callable[[PluginExit], Awaitable[object] | object] | None
     default_deadline: float | None
     interceptors: tuple[Callable[[Any], Any], ...]
@@ -116,6 +119,8 @@ class Launch:
         exited: Set at the same time; also if it never was up. Not if it was left running.
         over: Set when this start has come to its end, whatever became of the plugin.
         left: Whether the plugin was left running.
+        started_at: When it came up, as `time.time` has it.
+        start_seconds: How long that took.
     """
 
     def __init__(
@@ -140,6 +145,12 @@ class Launch:
         if settings.wait_for_debugger and level in {"ERROR", "CRITICAL"}:
             level = "WARNING"  # How to attach the debugger has to be seen.
         self._log = PluginLog(name, level)
+        self._life = options.lifecycle
+        self._life.log = self._log
+        self._began = 0.0
+        self.started_at: float | None = None
+        self.start_seconds: float | None = None
+        self._exit_told = False
         self._after_line = b""
 
     def abandon(self) -> None:
@@ -166,6 +177,8 @@ class Launch:
             if not (self.left and session.up):
                 self.exited.set()
             self.over.set()
+            if session.up and not self._exit_told:
+                self._tell_end()
             if session.up and self.exit is not None and self._options.on_exit is not None:
                 session.calling = anyio.get_current_task().id
                 await self._tell(self._options.on_exit, self.exit)
@@ -175,6 +188,7 @@ class Launch:
         while True:
             self._may_pass = False
             self.record = self.exit = None
+            self._began = anyio.current_time()
             try:
                 if self._options.reattach is not None:
                     await self._reattach(session, self._options.reattach, retries)
@@ -184,12 +198,32 @@ class Launch:
                     await self._launch(session, retries)
             except RPCPluginError as exc:
                 pause = retries.next_pause() if self._may_pass and not session.up else None
+                if not session.up:
+                    self._life.start_failed(exc, pause)
                 if pause is None:
                     raise
-                self._log.warning("plugin %s: trying again after: %s", self.name, exc.message)
                 await anyio.sleep(pause)
             else:
                 return
+
+    def _come_up(self, session: Session[None]) -> None:
+        """The plugin can be called."""
+        session.started(None)
+        if self._options.reattach is None and self._options.address is None:
+            self.start_seconds = anyio.current_time() - self._began
+            self.started_at = self._life.started(self.pid, self.start_seconds)
+        else:
+            self._note("plugin.attached", "attached to plugin %s")
+
+    def _tell_end(self) -> None:
+        """It is no longer this client's, because somebody wanted that."""
+        if self.left:
+            self._note("plugin.left", "plugin %s is left running")
+        else:
+            self._note("plugin.stopped", "plugin %s was stopped")
+
+    def _note(self, event: str, text: str) -> None:
+        self._life.tell(event, logging.DEBUG, text, self.name, pid=self.pid)
 
     async def _tell(
         self, on_exit: Callable[[PluginExit], Awaitable[object] | object], exit_: PluginExit
@@ -426,7 +460,7 @@ class Launch:
                 await tg.start(broker.run)
                 self.channel, self.broker = channel, broker
                 process.left = self.left
-                session.started(None)
+                self._come_up(session)
                 # These have time: whoever waited for the start is about to make the first call.
                 tg.start_soon(output.run, channel)
                 tg.start_soon(broker.keep_conversation, channel)
@@ -436,7 +470,8 @@ class Launch:
                 if process.exited.is_set():
                     self._stderr.flush()
                     broker.refuse(f"is closed: the plugin {process.exit.describe()}")
-                    self._log.warning("plugin %s %s", self.name, process.exit.describe())
+                    self._exit_told = True
+                    self._life.exited(self.pid, process.exit)
                     self.left = False
                 elif not self.left:
                     await process.shutdown(
@@ -522,7 +557,7 @@ class Launch:
                 await self._connect(tg, link, channel, address, None, retries)
                 self.channel = channel
                 self.left = True
-                session.started(None)
+                self._come_up(session)
                 await session.stop_requested.wait()
                 channel.close()
                 tg.cancel_scope.cancel()

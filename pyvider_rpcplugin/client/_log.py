@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -12,6 +12,8 @@ from pyvider_rpcplugin.config import TRACE, level_number
 from pyvider_rpcplugin.process import LineSplitter
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from pyvider_rpcplugin.logs import LogLine
 
 _PARENT = "pyvider_rpcplugin.plugin"
@@ -37,6 +39,10 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in the base class
         return level >= self._level and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, Any]:
+        """Leave a record what it brings along."""
+        return msg, kwargs
 
     def relay(self, line: LogLine) -> None:
         """Log what a plugin has said, as if it had been said here and then."""

@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 
     from ._events import EventHub
     from ._launch import Launch
+    from ._lifecycle import Lifecycle
     from ._plan import Plan
     from ._watch import End
     from .supervision import Kind
-
-logger = logging.getLogger(__name__)
 
 # What ending a plugin may take beyond the grace of its running calls.
 _END_MARGIN = 10.0
@@ -60,6 +59,7 @@ class Supervisor:
         new_launch: Prepares a start; given what is set when the plugin has ended. May be exchanged.
         hub: Who is told what happens.
         exited: Set when no plugin will run any more.
+        lifecycle: Where it is counted and logged.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Supervisor:
         new_launch: Callable[[anyio.Event], Launch],
         hub: EventHub,
         exited: anyio.Event,
+        lifecycle: Lifecycle,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -78,6 +79,7 @@ class Supervisor:
         self._plan = plan
         self.new_launch = new_launch
         self._hub = hub
+        self._life = lifecycle
         self.channel = BalancedChannel(
             options=rpc_options(settings, plan.default_deadline),
             on_wanted=self._on_wanted,
@@ -416,7 +418,7 @@ class Supervisor:
             self._give_up(words, exit_, cause)
             return False
         self._emit("restarting", None, exit_=exit_, delay=pause, reason=words)
-        logger.info("plugin %s: starting again in %.3g s: it %s", self.name, pause, words)
+        self._life.restarting(words, pause)
         if self._plan.restart.calls == "fail":
             down = f"{words}; it is being started again"
             self.channel.refuse(functools.partial(self._error, down, exit_, cause))
@@ -426,7 +428,8 @@ class Supervisor:
 
     def _give_up(self, words: str, exit_: PluginExit | None, cause: Exception | None) -> None:
         self._emit("gave_up", None, exit_=exit_, reason=words)
-        logger.error("plugin %s is given up: it %s", self.name, words)
+        text = "plugin %s is given up: it %s"
+        self._life.tell("plugin.gave_up", logging.ERROR, text, self.name, words, reason=words)
         if len(self._places) == 1:  # this is the last one
             self._gave_up = True
             self.channel.refuse(
@@ -450,7 +453,10 @@ class Supervisor:
             limit = HEALTH_TIMEOUT if restart is None else restart.health_timeout
             await check_serving(successor.channel, limit)
         except (RPCPluginError, GRPCError) as exc:
-            logger.warning("plugin %s is not replaced: %s", self.name, exc)
+            text = "plugin %s is not replaced: %s"
+            self._life.tell(
+                "plugin.not_replaced", logging.WARNING, text, self.name, exc, reason=str(exc)
+            )
             if successor is not None:
                 await self._end(successor, "it is not healthy")
             if replacement is None:
@@ -513,7 +519,15 @@ class Supervisor:
         """Tell that a plugin has ended, or that it has to; return why, in words."""
         if why == "unhealthy":
             self._emit("unhealthy", member, reason=member.complaint)
-            logger.warning("plugin %s is not healthy: %s", self.name, member.complaint)
+            self._life.tell(
+                "plugin.unhealthy",
+                logging.WARNING,
+                "plugin %s is not healthy: %s",
+                self.name,
+                member.complaint,
+                pid=member.launch.pid,
+                reason=member.complaint,
+            )
             await self._end(member, "it is not healthy")
             return f"was not healthy: {member.complaint}"
         exit_ = self._last_exit = member.launch.exit

@@ -11,6 +11,7 @@ from grpclib.const import Status
 
 from pyvider_rpcplugin.http2 import ErrorCode, H2Connection
 
+from ._counts import CallCounts
 from ._metadata import PUSHBACK_KEY
 from ._request import Refusal
 from ._status import CallStatus
@@ -36,12 +37,16 @@ class Admission:
     Attributes:
         calls: Calls whose handlers have not ended, over all connections; those that are vital are
             not counted.
+        counts: How many there were, likewise, and how they ended; those that were refused, too.
         vital: Methods whose calls are always taken: what the plugin itself lives by.
+        apart: Methods whose calls are not in `counts`: what else is not the application's.
     """
 
     def __init__(self, options: RPCOptions) -> None:
         self.calls: int = 0
+        self.counts: CallCounts = CallCounts()
         self.vital: set[str] = set()
+        self.apart: set[str] = set()
         self._most_calls = options.max_concurrent_calls
         self._most_connections = options.max_connections
         self._farewells = 0
@@ -61,11 +66,16 @@ class Admission:
 
     def begin_call(self, path: str) -> None:
         """Count a call."""
-        self.calls += path not in self.vital
+        if path not in self.vital:
+            self.calls += 1
+            self.counts.started += path not in self.apart
 
-    def end_call(self, path: str) -> None:
-        """Count it no longer."""
-        self.calls -= path not in self.vital
+    def end_call(self, path: str, status: Status) -> None:
+        """Count it no longer as one that runs."""
+        if path not in self.vital:
+            self.calls -= 1
+            if path not in self.apart:
+                self.counts.end(status)
 
     def has_room(self, connections: int) -> bool:
         """Whether one more connection may be added to so many."""

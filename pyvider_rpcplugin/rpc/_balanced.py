@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin._tasks import Waiter
 
-    from ._connection import RPCConnection
+    from ._connection import Incoming, RPCConnection
     from ._metadata import Deadline
     from ._options import RPCOptions
 
@@ -113,7 +113,12 @@ class BalancedChannel(Channel):
         if channel in self._members:
             self._members.remove(channel)
             # Its calls report their ends to this channel.
-            self._leaving = [old for old in self._leaving if old.open_calls(self)]
+            for old in self._leaving[:]:
+                if not old.open_calls(self):
+                    self._leaving.remove(old)
+                    sent, received = old.bytes_moved()
+                    sent_before, received_before = self._ended_bytes
+                    self._ended_bytes = (sent_before + sent, received_before + received)
             self._leaving.append(channel)
 
     def fail_waiting(self, error: Callable[[], Exception]) -> None:
@@ -143,6 +148,29 @@ class BalancedChannel(Channel):
         """How many calls are open or wait to begin."""
         open_ = sum(channel.open_calls(self) for channel in (*self._members, *self._leaving))
         return open_ + len(self._waiting)
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """How many octets were sent and received, on all channels so far."""
+        sent, received = self._ended_bytes
+        for channel in (*self._members, *self._leaving):
+            more_sent, more_received = channel.bytes_moved()
+            sent += more_sent
+            received += more_received
+        return sent, received
+
+    def live_connections(self) -> tuple[Incoming, ...]:
+        """The connections that are open."""
+        return tuple(one for member in self._members for one in member.live_connections())
+
+    def calls_waiting(self) -> int:
+        """How many calls wait for a connection, or for their turn on it."""
+        return len(self._waiting) + sum(member.calls_waiting() for member in self._members)
+
+    def last_rtt(self) -> float | None:
+        """Seconds that the answer to the last PING took."""
+        return max(
+            (rtt for one in self.live_connections() if (rtt := one.rtt) is not None), default=None
+        )
 
     def connection_now(self) -> RPCConnection | None:
         """The connection that is best for a call, if one can begin at once."""

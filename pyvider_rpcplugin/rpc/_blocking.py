@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
     from ._blocking_connection import Socket
-    from ._connection import RPCConnection
+    from ._connection import Incoming, RPCConnection
     from ._interceptors import Interceptor
     from ._metadata import MetadataLike
     from ._options import RPCOptions
@@ -430,11 +430,21 @@ class BlockingChannel(Channel):
         for waiter in self._line:
             waiter.wake()
 
+    def live_connections(self) -> tuple[Incoming, ...]:
+        """The connections that are open."""
+        return tuple(self._all)
+
+    def calls_waiting(self) -> int:
+        """How many calls wait for a connection, or for their turn on it."""
+        return len(self._line)
+
     # --- the end of a connection -------------------------------------------------------------
 
     def connection_ended(self, connection: BlockingConnection) -> None:
         """A connection has ended: find out why, and then fail its calls."""
         self._all.discard(connection)
+        sent, received = self._ended_bytes
+        self._ended_bytes = (sent + connection.bytes_sent, received + connection.bytes_received)
         if self._one is connection:
             self._one = None
         self._wake_line()

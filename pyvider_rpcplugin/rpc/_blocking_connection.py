@@ -194,6 +194,7 @@ class BlockingConnection(Incoming):
             h2.take_output()
         if not h2.output_size:
             return
+        self.bytes_sent += h2.output_size
         try:
             if h2.output_size <= _JOINED_OUTPUT:
                 sock.send(h2.take_output())
@@ -307,6 +308,7 @@ class BlockingConnection(Incoming):
             self._end(ConnectionError("the peer closed the connection"))
             return
         now = self._last_received = time.monotonic()
+        self.bytes_received += len(data)
         h2 = self.h2
         for event in h2.receive_data(data):
             DISPATCH[type(event)](self, event)

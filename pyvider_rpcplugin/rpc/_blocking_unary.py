@@ -17,6 +17,7 @@ from ._blocking_waits import ThreadWaiter
 from ._call import decode_message, encode_message
 from ._client_stream import ClientStream, response_head, trailers_of
 from ._messages import PREFIX_SIZE
+from ._status import status_of_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -131,6 +132,8 @@ class UnaryCall(ThreadWaiter):
         block = channel.request_block(
             self._name, self.due, self._metadata, h2.remote.max_header_list_size
         )
+        counts = channel.counts
+        counts.started += 1
         stream = h2.send_request(block)
         stream.owner = self
         h2.send_data(stream, prefix + data, end_stream=True)
@@ -138,13 +141,15 @@ class UnaryCall(ThreadWaiter):
         self.place = connection
         try:
             connection.block(self)
-        except BaseException:
+        except BaseException as error:
+            counts.end(status_of_error(error).status)
             _end(connection, stream)
             channel.stream_closed()
             raise
         reply = self._usual_reply()
         if reply is None:
             return run_now(self._general().resume(found, stream, self._replay))
+        counts.succeeded += 1
         _end(connection, stream)
         channel.stream_closed()
         return decode_message(codec, reply, self._reply_type)

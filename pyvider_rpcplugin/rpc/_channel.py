@@ -24,6 +24,7 @@ from ._client_stream import ClientStream
 from ._codecs import content_type, content_type_of, default_codec, default_details_codec
 from ._compression import ACCEPTED
 from ._connection import RPCConnection
+from ._counts import CallCounts
 from ._metadata import (
     Deadline,
     effective_deadline,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.exception import PluginExit
 
     from ._compression import MessageEncoding
+    from ._connection import Incoming
     from ._interceptors import Interceptor
     from ._metadata import MetadataLike
     from ._multicallable import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         UnaryStreamMultiCallable,
         UnaryUnaryMultiCallable,
     )
+    from .statistics import ChannelStatistics
 else:
     _Base = object
 
@@ -143,6 +146,8 @@ class Channel(_Base):
             (":scheme", scheme),
             (":authority", authority),
         )
+        self.counts: CallCounts = CallCounts()
+        self._ended_bytes = (0, 0)
         self._connections: set[RPCConnection] = set()
         self._connection: RPCConnection | None = None
         self._latest: RPCConnection | None = None
@@ -354,6 +359,41 @@ class Channel(_Base):
             for connection in self._connections
             for stream in connection.h2.streams.values()
         )
+
+    def statistics(self) -> ChannelStatistics:
+        """What has gone through so far: a snapshot, which does not change."""
+        from .statistics import ChannelStatistics  # noqa: PLC0415 - only for who asks
+
+        sent, received = self.bytes_moved()
+        fields: dict[str, Any] = self.counts.as_fields()
+        return ChannelStatistics(
+            connections=len(self.live_connections()),
+            bytes_sent=sent,
+            bytes_received=received,
+            calls_waiting=self.calls_waiting(),
+            rtt=self.last_rtt(),
+            **fields,
+        )
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """How many octets were sent and received, on all connections so far."""
+        sent, received = self._ended_bytes
+        for connection in self.live_connections():
+            sent += connection.bytes_sent
+            received += connection.bytes_received
+        return sent, received
+
+    def live_connections(self) -> tuple[Incoming, ...]:
+        """The connections that are open."""
+        return tuple(self._connections)
+
+    def calls_waiting(self) -> int:
+        """How many calls wait for a connection, or for their turn on it."""
+        return len(self._pending)
+
+    def last_rtt(self) -> float | None:
+        """Seconds that the answer to the last PING took."""
+        return None if self._latest is None else self._latest.rtt
 
     def stream_closed(self) -> None:
         """A call has ended: another one may take its place."""
@@ -615,6 +655,8 @@ class Channel(_Base):
             raise
         finally:
             self._connections.discard(connection)
+            sent, received = self._ended_bytes
+            self._ended_bytes = (sent + connection.bytes_sent, received + connection.bytes_received)
             if self._connection is connection:
                 self._connection = None
             self._wake_manager()

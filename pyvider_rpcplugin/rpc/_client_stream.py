@@ -18,12 +18,14 @@ from ._status import (
     status_from_http,
     status_from_reset,
     status_from_trailers,
+    status_of_error,
 )
 from .errors import CallRefused, DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
     from grpclib.client import Stream as _Base
     from grpclib.encoding.base import CodecBase
@@ -94,6 +96,8 @@ def trailers_of(block: HeaderBlock) -> _Trailers:
 
 
 _OK = Status.OK
+# What has been counted of a call: nothing, its beginning, its end.
+_NEW, _BEGUN, _ENDED = range(3)
 # A larger request is not kept for another attempt.
 LARGEST_KEPT = 1 << 20
 NO_MESSAGE = CallStatus(
@@ -139,6 +143,7 @@ class ClientStream(_Base[SendT, RecvT]):
         "_request",
         "_request_metadata",
         "_send_type",
+        "_stage",
         "_status",
         "_trailer_block",
         "_trailers_asked",
@@ -179,6 +184,7 @@ class ClientStream(_Base[SendT, RecvT]):
         self._refused = False
         self._request: tuple[bytes, bytes] | None = None
         self._observers: list[Callable[[CallStatus], object]] | None = None
+        self._stage = _NEW
         self.initial_metadata: Metadata | None = None
         self.trailing_metadata: Metadata | None = None
         self.peer: PeerBase | None = None
@@ -340,28 +346,50 @@ class ClientStream(_Base[SendT, RecvT]):
 
     def _tell_observers(self, error: BaseException | None) -> None:
         """The call is over: tell those who want to know how it ended."""
-        from ._interceptors import notify, status_of_error  # noqa: PLC0415 - as they are there
+        from ._interceptors import notify  # noqa: PLC0415 - as they are there
 
         observers, self._observers = self._observers, None
+        notify(observers or (), self._status_at_end(error))
+
+    def _status_at_end(self, error: BaseException | None) -> CallStatus:
+        """How a call has ended that is left with this exception, or without one."""
         messages = self._messages
         if isinstance(error, GRPCError) or messages is None:
-            status = status_of_error(error)
-        elif self._status is not None:
-            status = self._status
-        elif messages.failure is not None:
-            status = status_of_error(messages.failure)
-        elif self._trailer_block is not None:
-            status = self._final_status()
-        elif self._due is not None and self._due.time_remaining() <= 0:
-            status = CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
-        else:
-            status = status_of_error(error)
-        notify(observers or (), status)
+            return status_of_error(error)
+        if self._status is not None:
+            return self._status
+        if messages.failure is not None:
+            return status_of_error(messages.failure)
+        if self._trailer_block is not None:
+            return self._final_status()
+        if self._due is not None and self._due.time_remaining() <= 0:
+            return CallStatus(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+        return status_of_error(error)
+
+    def _count_end(self, error: BaseException | None) -> None:
+        """Count the end of the call, unless it has never begun."""
+        if self._stage is not _NEW or error is not None:
+            self.count_end_as(self._status_at_end(error))
+
+    def count_end_as(self, status: CallStatus) -> None:
+        """Count the end of the call, begun or not."""
+        if self._stage is not _ENDED:
+            self._owner.counts.started += self._stage is _NEW
+            self._stage = _ENDED
+            self._owner.counts.end(status.status)
+
+    def count_apart(self) -> Self:
+        """Leave it out of the numbers of the application's calls; before it begins."""
+        self._stage = _ENDED
+        return self
 
     def _open(
         self, connection: RPCConnection, *, end: bool, encoding: MessageEncoding | None
     ) -> MessageChannel:
         channel = self._owner
+        if self._stage is _NEW:
+            self._stage = _BEGUN
+            channel.counts.started += 1
         codec = self._own_codec or channel.codec
         block = channel.request_block(
             self._method_name,
@@ -679,6 +707,7 @@ class ClientStream(_Base[SendT, RecvT]):
         self._messages = channel.message_channel(connection, stream, codec, self._due)
         self.peer = connection.peer
         self._message_sent = self._ended = self._end_said = True
+        self._stage = _BEGUN
         stream.owner = self
         tell(self)
         nothing: Any = None
@@ -712,6 +741,9 @@ class ClientStream(_Base[SendT, RecvT]):
         except BaseException as error:
             self.abandon(error)
             raise
+        if self._stage is _BEGUN:
+            self._stage = _ENDED
+            self._owner.counts.succeeded += 1
         self.abandon()
         return reply  # type: ignore[return-value]  # None is an error here, raised above
 
@@ -765,6 +797,8 @@ class ClientStream(_Base[SendT, RecvT]):
         """
         if self._observers:
             self._tell_observers(error)
+        if self._stage is not _ENDED:
+            self._count_end(error)
         messages = self._messages
         if messages is not None:
             messages.close()

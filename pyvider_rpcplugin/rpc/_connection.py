@@ -122,6 +122,9 @@ class Incoming:
         on_change: Called when one of these has changed.
         early: Octets of messages that are not complete, and were given back to the peer already:
             beyond the windows, that is what it can make us hold.
+        bytes_sent: Octets that have left, on the level of HTTP/2.
+        bytes_received: Octets that have come.
+        rtt: Seconds that the answer to the last PING took; None if there was none.
     """
 
     h2: H2Connection
@@ -133,6 +136,9 @@ class Incoming:
         self.lost: Exception | None = None
         self.on_change: Callable[[], None] | None = None
         self.early: int = 0
+        self.bytes_sent: int = 0
+        self.bytes_received: int = 0
+        self.rtt: float | None = None
         self._accept: Callable[[H2Stream, HeaderBlock, bool], None] | None = None
 
     def lose(self, error: Exception) -> None:
@@ -337,6 +343,7 @@ class RPCConnection(Incoming):
                     broken.__cause__ = error
                     self.lose(broken)
                     return
+                self.bytes_received += len(data)
                 if keepalive:
                     self._last_received = anyio.current_time()
                 self._may_send_now = True
@@ -379,6 +386,7 @@ class RPCConnection(Incoming):
             try:
                 for piece in pieces:
                     await send(piece)
+                    self.bytes_sent += len(piece)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                 self._unwritable = True
                 await self._give_up_writing(error)
@@ -435,10 +443,12 @@ class RPCConnection(Incoming):
                 continue
             self._ping_number += 1
             self._pong = anyio.Event()
+            began = anyio.current_time()
             self.h2.ping(self._ping_number.to_bytes(8, "big"))
             self.flush()
             with anyio.move_on_after(timeout):
                 await self._pong.wait()
+                self.rtt = anyio.current_time() - began
                 continue
             self.lose(ConnectionError(f"the peer did not answer a PING within {timeout:g} s"))
             self._stop_reading()
@@ -480,6 +490,7 @@ class RPCConnection(Incoming):
                 sent = self._send_nowait(data) if self._send_nowait is not None else 0
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 sent = 0  # The writer finds the same, and sees to it.
+            self.bytes_sent += sent
             if sent == len(data):
                 return
             self._unsent = data[sent:]

@@ -206,6 +206,7 @@ class EagerStream(ClientStream[Any, Any]):
 
     def told(self, status: CallStatus) -> None:
         """The call has ended with this status: tell those who want to know."""
+        self.count_end_as(status)
         observers, self._observers = self._observers, None
         if observers:
             from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some

@@ -19,7 +19,7 @@ from pyvider_rpcplugin.exception import ProtocolError
 
 from ._codecs import CodecHandler
 from ._metadata import Deadline, current_deadline
-from ._status import CallStatus
+from ._status import CallStatus, status_of_error
 
 if TYPE_CHECKING:
     from grpclib.metadata import _Metadata as Metadata
@@ -98,15 +98,6 @@ def notify(observers: Iterable[Observer], status: CallStatus) -> None:
             observer(status)
         except Exception:  # boundary: the call is over, whatever an observer does
             logger.exception("rpc.observer.failed")
-
-
-def status_of_error(error: BaseException | None) -> CallStatus:
-    """The status of a call that was given up with this exception, or without one."""
-    if isinstance(error, GRPCError):
-        return CallStatus(error.status, error.message, error.details)
-    if isinstance(error, Exception):
-        return CallStatus(Status.UNKNOWN, f"{type(error).__name__}: {error}")
-    return CallStatus(Status.CANCELLED, "the call was given up")
 
 
 async def intercept(

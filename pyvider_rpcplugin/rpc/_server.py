@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ._compression import MessageEncoding
     from ._interceptors import ServerInterceptors
     from ._request import RequestHead
+    from .statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class Server:
         self._subtype = self.codec.__content_subtype__
         self._blocks: dict[object, bytes] = {}
         self._connections: set[_ServerConnection] = set()
+        self._accepted = 0
+        self._ended_bytes = (0, 0)
         self._accepting: set[anyio.CancelScope] = set()
         self._stopping = False
         self._threads: anyio.CapacityLimiter | None = None
@@ -127,6 +130,24 @@ class Server:
         self.admission: Admission = Admission(self.options)
         for handler in handlers:
             self.add_service(handler)
+
+    def statistics(self) -> ServerStatistics:
+        """What has been served so far: a snapshot, which does not change."""
+        from .statistics import ServerStatistics  # noqa: PLC0415 - only for who asks
+
+        sent, received = self._ended_bytes
+        for connection in self._connections:
+            more_sent, more_received = connection.bytes_moved
+            sent += more_sent
+            received += more_received
+        fields: dict[str, Any] = self.admission.counts.as_fields()
+        return ServerStatistics(
+            connections=len(self._connections),
+            connections_accepted=self._accepted,
+            bytes_sent=sent,
+            bytes_received=received,
+            **fields,
+        )
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -283,12 +304,16 @@ class Server:
             return
         connection = _ServerConnection(self, stream)
         self._connections.add(connection)
+        self._accepted += 1
         try:
             await connection.run()
         except Exception:  # boundary: one connection must not end the others
             logger.exception("rpc.connection.failed")
         finally:
             self._connections.discard(connection)
+            sent, received = self._ended_bytes
+            more_sent, more_received = connection.bytes_moved
+            self._ended_bytes = (sent + more_sent, received + more_received)
 
     def _drop_silent(self) -> bool:
         """End the oldest connection whose client has not spoken yet; False if there is none.
@@ -470,6 +495,11 @@ class _ServerConnection:
         return self._connection.number
 
     @property
+    def bytes_moved(self) -> tuple[int, int]:
+        """How many octets were sent and received on it."""
+        return self._connection.bytes_sent, self._connection.bytes_received
+
+    @property
     def silent(self) -> bool:
         """Whether the client has sent no HTTP/2 yet."""
         return not self._connection.ready
@@ -542,6 +572,7 @@ class _ServerConnection:
 
     def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
         if refusal is not None:
+            self._server.admission.counts.refuse(refusal.status.status)
             h2 = self._connection.h2
             h2.send_headers(stream, self._server.refusal_block(refusal), end_stream=True)
             if not stream.closed:
@@ -571,7 +602,7 @@ class _ServerConnection:
             self._finish(call, status)
             call.task = None
             self._calls.discard(call)
-            self._server.admission.end_call(call.head.path)
+            self._server.admission.end_call(call.head.path, call.ended_with(status).status)
             if self._draining:
                 self._close_if_idle()
 

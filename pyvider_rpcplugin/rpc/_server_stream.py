@@ -38,6 +38,8 @@ else:
 RecvT = TypeVar("RecvT")
 SendT = TypeVar("SendT")
 
+_CANCELLED = CallStatus(Status.CANCELLED, "the call was cancelled")
+
 current_call: ContextVar[ServerStream[Any, Any] | None] = ContextVar("current_call", default=None)
 """The call that is being handled."""
 
@@ -409,8 +411,11 @@ class ServerStream(_Base[RecvT, SendT]):
         if self.observers is not None:
             from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some
 
-            cancelled = CallStatus(Status.CANCELLED, "the call was cancelled")
-            notify(self.observers, self._final_status or cancelled)
+            notify(self.observers, self.ended_with(_CANCELLED))
+
+    def ended_with(self, status: CallStatus) -> CallStatus:
+        """The status that the client got; `status`, if it got none."""
+        return self._final_status or status
 
     async def __aenter__(self) -> ServerStream[RecvT, SendT]:
         return self

@@ -66,6 +66,15 @@ class CallStatus(msgspec.Struct, frozen=True):
 OK = CallStatus(Status.OK)
 
 
+def status_of_error(error: BaseException | None) -> CallStatus:
+    """The status of a call that was given up with this exception, or without one."""
+    if isinstance(error, GRPCError):
+        return CallStatus(error.status, error.message, error.details)
+    if isinstance(error, Exception):
+        return CallStatus(Status.UNKNOWN, f"{type(error).__name__}: {error}")
+    return CallStatus(Status.CANCELLED, "the call was given up")
+
+
 def status_from_http(code: str) -> CallStatus:
     """The status of a response that is none of gRPC's."""
     status = _FROM_HTTP.get(code, Status.UNKNOWN)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
     from ._debug import DebugServe
+    from .statistics import PluginServerStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +160,8 @@ class RPCPluginServer:
             # serve() raises it: a wrong variable should not break a program at its import.
             self._settings_error = exc
         self._health = HealthService()
+        self._rpc: Server | None = None
+        self._started_at: float | None = None
         self._session: Session[str] | None = None
         self._grace: float | None = None
         self._address: str | None = None
@@ -180,6 +184,24 @@ class RPCPluginServer:
         It is the highest that the host offers too. A standalone server has its newest.
         """
         return self._negotiated_version
+
+    def statistics(self) -> PluginServerStatistics:
+        """What has been served so far, since it began to serve: a snapshot, which does not change.
+
+        Calls of the handler count, and those of methods that are not there.
+        """
+        from .statistics import PluginServerStatistics  # noqa: PLC0415 - only for who asks
+
+        facts: dict[str, Any] = {}
+        if self._rpc is not None:
+            facts = msgspec.structs.asdict(self._rpc.statistics())
+        return PluginServerStatistics(
+            address=self._address,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            version=self._negotiated_version,
+            **facts,
+        )
 
     def get_address(self) -> str:
         """Return where the server listens: "host:port", or the path of its socket.
@@ -466,7 +488,7 @@ class RPCPluginServer:
             settings = msgspec.structs.replace(settings, auto_mtls=False)
         tls = plugin_tls(settings, self._tls, standalone=not hosted)
         options = rpc_options(settings)
-        rpc = Server(options=options)
+        self._rpc = rpc = Server(options=options)
         # A host shows them to who has started both. Anybody may call a server that stands alone.
         rpc.shows_tracebacks = not self.standalone
         version = self._choose_version(settings)
@@ -526,6 +548,7 @@ class RPCPluginServer:
     def _add_own_services(
         self, rpc: Server, settings: Settings, session: Session[str], printed: CapturedOutput
     ) -> None:
+        application = set(rpc.methods)
         if settings.health_service_enabled:
             rpc.add_service(self._health)
             rpc.admission.vital.add(self._health.check_method)
@@ -536,6 +559,8 @@ class RPCPluginServer:
         if self._hosted:
             # Whoever can connect may use it. Without a host that would be anybody.
             rpc.add_service(ControllerService(printed.flush, session.request_stop), vital=True)
+        own = {path for path in rpc.methods if path.startswith("/pyvider.rpcplugin.")}
+        rpc.admission.apart |= own | (rpc.methods.keys() - application)
         if not self.standalone:
             rpc.add_service(printed.service, vital=True)
             rpc.standing.update(printed.service.methods)
@@ -575,6 +600,7 @@ class RPCPluginServer:
                         printed.begin()
                 try:
                     logger.debug("server.listening address=%s", listener.address)
+                    self._started_at = time.time()
                     session.started(listener.address)
                     if task_status is not None:
                         task_status.started(listener.address)

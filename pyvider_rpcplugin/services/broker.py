@@ -324,9 +324,10 @@ class Broker:
         pause = _FIRST_PAUSE
         while self._unavailable is None:
             try:
-                async with channel.request(
+                call = channel.request(
                     _START_STREAM, Cardinality.STREAM_STREAM, ConnInfo, Heard, timeout=math.inf
-                ) as stream:
+                )
+                async with call.count_apart() as stream:
                     await stream.send_request()
                     if await self._talk(stream):
                         await stream.end()

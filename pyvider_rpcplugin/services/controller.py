@@ -48,6 +48,7 @@ async def request_shutdown(channel: Any) -> None:
     Raises:
         GRPCError: It was not answered. Some plugins (go-plugin's) close the connection instead.
     """
-    async with channel.request(_SHUTDOWN, Cardinality.UNARY_UNARY, Empty, Empty) as stream:
+    call = channel.request(_SHUTDOWN, Cardinality.UNARY_UNARY, Empty, Empty)
+    async with call.count_apart() as stream:
         await stream.send_message(Empty(), end=True)
         await stream.recv_message()

@@ -145,13 +145,14 @@ async def check_health(
     Raises:
         GRPCError: The call failed; NOT_FOUND if the service is not known there.
     """
-    async with channel.request(
+    call = channel.request(
         _PREFIX + "Check",
         Cardinality.UNARY_UNARY,
         HealthCheckRequest,
         HealthCheckResponse,
         timeout=timeout,
-    ) as stream:
+    )
+    async with call.count_apart() as stream:
         await stream.send_message(HealthCheckRequest(service), end=True)
         response = await stream.recv_message()
     status: ServingStatus = response.status

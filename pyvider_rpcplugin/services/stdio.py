@@ -119,9 +119,10 @@ async def receive_output(
     Raises:
         GRPCError: The plugin has no such service, or it or the connection is gone.
     """
-    async with channel.request(
+    call = channel.request(
         STREAM_STDIO, Cardinality.UNARY_STREAM, Empty, StdioData, timeout=math.inf
-    ) as stream:
+    )
+    async with call.count_apart() as stream:
         await stream.send_message(Empty(), end=True)
         unknown = False
         while (message := await stream.recv_message()) is not None:

@@ -57,7 +57,7 @@ async def describe_services(target: Channel | Peer) -> dict[str, Service]:
         GRPCError: It cannot be asked; UNIMPLEMENTED: it has none.
     """
     call = target.request(DESCRIBE, Cardinality.UNARY_UNARY, bytes, bytes, codec=MSGPACK)
-    data = await call.unary(b"\x80")
+    data = await call.count_apart().unary(b"\x80")
     try:
         return _decode(data).services
     except CANNOT_DECODE as error:

@@ -398,8 +398,10 @@ async def _fed(stream: AnyCall, message: bytes, feeder: Feeder) -> Any:
                 data = await stream.recv_message()
                 await stream.recv_status()
                 feeder.stop()
-    finally:
-        stream.abandon()
+    except BaseException as error:
+        stream.abandon(error)
+        raise
+    stream.abandon()
     return data
 
 
@@ -445,8 +447,8 @@ class _Opening:
             if items is not None:
                 feeder = called.feeder(call, items)
                 call.channel.start_soon(feeder.run)
-        except BaseException:
-            call.abandon()
+        except BaseException as error:
+            call.abandon(error)
             raise
         return call, feeder
 
