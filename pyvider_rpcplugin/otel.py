@@ -197,11 +197,17 @@ class _LifecycleMetrics:
     def __init__(self, name: str, meter: Meter) -> None:
         self._attributes = {"rpcplugin.plugin.name": name}
         self._counters = {
-            event: meter.create_counter(f"rpcplugin.plugin.{what}", unit="{event}", description=said)
+            event: meter.create_counter(
+                f"rpcplugin.plugin.{what}", unit="{event}", description=said
+            )
             for event, what, said in (
                 ("plugin.started", "starts", "Plugins that have come up."),
                 ("plugin.start_failed", "start_failures", "Starts that have come to nothing."),
-                ("plugin.exited", "exits", "Plugins that have ended by themselves, or were killed."),
+                (
+                    "plugin.exited",
+                    "exits",
+                    "Plugins that have ended by themselves, or were killed.",
+                ),
                 ("plugin.restarting", "restarts", "Starts that make up for a plugin that ended."),
             )
         }

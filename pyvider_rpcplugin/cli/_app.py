@@ -149,9 +149,7 @@ def call_command(
     if "--" not in command:
         msg = "the method comes after the plugin's command and --"
         raise typer.BadParameter(msg)
-    # The last one: the plugin may have one of its own.
-    at = len(command) - 1 - command[::-1].index("--")
-    program, called = command[:at], command[at + 1 :]
+    program, called = _split(command)
     if not program or not called:
         msg = "a plugin's command, --, and a method are needed"
         raise typer.BadParameter(msg)
@@ -171,6 +169,15 @@ def call_command(
         return 0
 
     run(body, trio=trio, as_json=as_json)
+
+
+def _split(command: list[str]) -> tuple[list[str], list[str]]:
+    """The plugin's command, and what comes after it."""
+    if "--" not in command:
+        return command, []
+    # The last one: the plugin may have one of its own.
+    at = len(command) - 1 - command[::-1].index("--")
+    return command[:at], command[at + 1 :]
 
 
 async def _messages(given: list[str]) -> AsyncIterator[str]:
@@ -335,6 +342,101 @@ def _show_diagnosis(diagnosis: Any, *, has_plugin: bool) -> None:
     for line in finding.evidence:
         console.print(f"  | {escape(line)}", style="dim")
     console.print(f"What to do: {escape(finding.advice)}")
+
+
+@app.command("top")
+def top_command(
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PID|PATH]",
+            help="The host's process, or the path of its socket; by default the only one.",
+            show_default=False,
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.01, help="How often to look.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look for one interval, and end.")] = False,
+    as_json: AsJSON = False,
+    trio: Trio = False,
+) -> None:
+    """Show what the plugins of a running host do, which has to offer that."""
+    from ._top import Screen, socket_of, watch  # noqa: PLC0415 - not for the others
+
+    async def body() -> int:
+        path = socket_of(host)
+        if as_json:
+            await watch(path, interval, once, print_json)
+            return 0
+        with Screen(console, once=once) as screen:
+            await watch(path, interval, once, screen.show)
+        return 0
+
+    run(body, trio=trio, as_json=as_json)
+
+
+@app.command("bench", context_settings=OF_A_PLUGIN)
+def bench_command(
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMMAND... [-- METHOD [JSON]]",
+            help="The plugin's program and its arguments; the method, as service/method, and its "
+            "message. By default the plugin is asked whether it serves.",
+            show_default=False,
+        ),
+    ],
+    cookie: Cookie = None,
+    versions: Versions = None,
+    env: Variables = None,
+    setting: Assignments = None,
+    no_mtls: NoMTLS = False,
+    timeout: Timeout = None,
+    callers: Annotated[
+        str, typer.Option("--callers", metavar="1,64", help="How many call at a time.")
+    ] = "1,8,64",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.01, help="How long each of these rounds takes.")
+    ] = 2.0,
+    starts: Annotated[
+        int, typer.Option("--starts", min=1, help="How often it is started, to time that.")
+    ] = 3,
+    deadline: Annotated[
+        float | None,
+        typer.Option("--deadline", metavar="SECONDS", help="Time for a call."),
+    ] = None,
+    as_json: AsJSON = False,
+    trio: Trio = False,
+) -> None:
+    """Measure how fast a plugin starts, and answers calls of a method."""
+    from ._bench import bench_plugin, show_bench  # noqa: PLC0415 - not for the others
+
+    program, called = _split(command)
+    if not program or len(called) > 2:
+        msg = "a plugin's command is needed, and after -- a method and one message at most"
+        raise typer.BadParameter(msg)
+    options = host_options(cookie, versions, env, setting, no_mtls, timeout)
+    counts = [int(one) for one in callers.split(",") if one.strip().isdecimal()]
+    if not counts or min(counts) < 1 or len(counts) != len(callers.split(",")):
+        msg = f"{callers!r} are no numbers of callers"
+        raise typer.BadParameter(msg, param_hint="--callers")
+
+    async def body() -> int:
+        seen = await bench_plugin(
+            program,
+            options,
+            method=called[0] if called else None,
+            message=called[1] if len(called) > 1 else "{}",
+            callers=counts,
+            seconds=seconds,
+            starts=starts,
+            deadline=deadline,
+        )
+        print_json(seen) if as_json else show_bench(seen, console)
+        return FAILED if any(one["errors"] for one in seen["rounds"]) else 0
+
+    run(body, trio=trio, as_json=as_json)
 
 
 @app.command("check", context_settings=OF_A_PLUGIN)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-_KINDS = {
+KINDS = {
     "unary_unary": Cardinality.UNARY_UNARY,
     "unary_stream": Cardinality.UNARY_STREAM,
     "stream_unary": Cardinality.STREAM_UNARY,
@@ -59,8 +59,8 @@ async def call(
     """
     found = await catalogue_of(client)
     service, method = found.find(name)
-    write, read = _forms(found, service, method)
-    kind = _KINDS[method.kind]
+    write, read = forms(found, service, method)
+    kind = KINDS[method.kind]
     channel: Any = client.grpc_channel
     stream = channel.request(
         f"/{service.name}/{method.name}",
@@ -69,7 +69,7 @@ async def call(
         Raw,
         timeout=deadline,
         metadata=metadata or None,
-        codec=MSGPACK if service.form == "typed" else None,
+        codec=codec_of(service),
     )
     async with stream:
         if not method.kind.startswith("stream_"):
@@ -107,7 +107,12 @@ async def _send_all(
     await stream.end()
 
 
-def _forms(
+def codec_of(service: Service) -> Any:
+    """How its messages are written; None: as the channel's are."""
+    return MSGPACK if service.form == "typed" else None
+
+
+def forms(
     found: Catalogue, service: Service, method: Method
 ) -> tuple[Callable[[str, int], bytes], Callable[[bytes], str]]:
     """What writes the requests of a method, and what reads its replies."""

@@ -223,7 +223,10 @@ def test_blocking_clients_have_spans_too(recorder: Recorder, supervised: bool) -
         assert stub.Unary(EchoRequest(text="hello")).text == "hello"
         assert len(list(stub.ServerStream(EchoRequest(text="hello", count=2)))) == 2
     first, second, outer = recorder.spans
-    assert (first.name, second.name) == ("testing.echo.Echo/Unary", "testing.echo.Echo/ServerStream")
+    assert (first.name, second.name) == (
+        "testing.echo.Echo/Unary",
+        "testing.echo.Echo/ServerStream",
+    )
     for span in (first, second):
         assert span.parent is not None
         assert outer.context is not None
