@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.admin import ClientReport, HostReport
 
 
+_LONGEST_COMMAND = 40
+
+
 def socket_of(host: str | None) -> str:
     """Find the socket of a host.
 
@@ -161,10 +164,8 @@ class Screen:
 
 def table_of(seen: dict[str, Any]) -> Group:
     """What is shown to a person."""
-    command = " ".join(
-        os.path.basename(word) if not at else word for at, word in enumerate(seen["command"])
-    )
-    head = f"[bold]host {seen['host']}[/bold]  {escape(command)}  [dim]{_size(seen['memory_bytes'])}[/dim]"
+    head = Text.assemble((f"host {seen['host']}", "bold"), f"  {_program(seen['command'])}  ")
+    head.append(_size(seen["memory_bytes"]), style="dim")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("plugin", header_style="cyan")
     columns = ("process", "up", "calls/s", "p50", "p99", "open", "errors", "restarts", "memory")
@@ -186,8 +187,15 @@ def table_of(seen: dict[str, Any]) -> Group:
             _size(row["memory_bytes"]),
         )
     if not seen["plugins"]:
-        return Group(Text.from_markup(head), Text("no plugin runs", style="dim"))
-    return Group(Text.from_markup(head), table)
+        return Group(head, Text("no plugin runs", style="dim"))
+    return Group(head, table)
+
+
+def _program(command: list[str]) -> str:
+    """A command on one line, which need not be all of it."""
+    words = [os.path.basename(word) if "/" in word else word for word in command]
+    line = " ".join(" ".join(words).split())
+    return line if len(line) <= _LONGEST_COMMAND else f"{line[:_LONGEST_COMMAND]}..."
 
 
 def _size(octets: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, final
 
 import anyio
@@ -10,6 +9,7 @@ import msgspec
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError, RPCPluginError
 from pyvider_rpcplugin.protocol.typed import Peer, TypedService
 from pyvider_rpcplugin.rpc import RawCodec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._handle import ChannelHandle
     from ._offers import Offers
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _OFFER = "/pyvider.rpcplugin.Host/Offer"
 _PAUSE = 0.5

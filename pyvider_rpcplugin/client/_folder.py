@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import stat
 import sys
 from typing import TYPE_CHECKING
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.transport._folder import PREFIX, make_locked, new_name, remove, sweep
 from pyvider_rpcplugin.transport._path import (
@@ -23,7 +23,7 @@ from pyvider_rpcplugin.transport._path import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _KIND = "host-"
 # What a plugin's socket is called inside is the plugin's choice; Go's and ours are shorter.

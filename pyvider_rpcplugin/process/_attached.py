@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError, TransportError
 from pyvider_rpcplugin.process._spec import SameAddresses
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_process"]
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 # How often a process is looked for where the system does not tell when it ends.
 _INTERVAL = 0.5

@@ -11,7 +11,6 @@ host. It is a shell, which is there and ready in a millisecond, and exists as lo
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import subprocess
 import threading
@@ -22,12 +21,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.process._pidfd import open_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _SHELL = "/bin/sh"
 # A target is a process, with a minus before it the group of one, or a pipe: the groups of those that

@@ -6,7 +6,6 @@ Elsewhere (and under a kernel or a sandbox without pidfds) a thread waits.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import anyio
 import anyio.to_thread
 from anyio import lowlevel
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin.process._guardian import guardian
 from pyvider_rpcplugin.process._pidfd import open_pidfd
@@ -25,7 +25,7 @@ from pyvider_rpcplugin.process._spec import SameAddresses
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 # What is still taken from a pipe after the child's end. The child's own words fit into the pipe;
 # only a process that got away from its group could write more.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections import deque
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._patience import patience
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ConfigError, PluginExit, RPCPluginError, TransportError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.process.limits import ResourceLimits
     from pyvider_rpcplugin.process.runners import AttachedRunner, ByteSource, Runner
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 STDERR_LINES_KEPT = 64
 _CHUNK = 65536

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass, fields
 from typing import final
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError, TransportError
 
 _POSSIBLE = sys.platform.startswith("linux")
@@ -15,7 +15,7 @@ if sys.platform.startswith("linux"):
 
 __all__ = ["ResourceLimits"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _KINDS = {
     "memory": "RLIMIT_DATA",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING
 
 import anyio
 from grpclib.const import Status
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.http2 import ErrorCode, H2Connection
 
 from ._counts import CallCounts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ._options import RPCOptions
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 # Milliseconds after which a refused call may be tried again, at the earliest.
 _SHORTEST_PAUSE = 100

@@ -8,12 +8,12 @@ task. Nobody else touches the stream. So a call that is cancelled never tears a 
 from __future__ import annotations
 
 import itertools
-import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio.abc import SocketAttribute
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
 from pyvider_rpcplugin.http2 import (
     ConnectionFaulted,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     _PeerBase = object
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _RECEIVE_SIZE = 262_144
 # Senders wait while this much is unsent; what a peer makes us answer may grow to the second bound.

@@ -8,7 +8,6 @@ to wait, for a connection or for an iterator of requests, a task of the channel'
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
@@ -18,6 +17,7 @@ import anyio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import waiter_factory
 from pyvider_rpcplugin.http2 import ErrorCode
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     Encoded = tuple[bytes, bytes]
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _LOCALLY_CANCELLED = "Locally cancelled by application!"
 _OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "Deadline Exceeded")

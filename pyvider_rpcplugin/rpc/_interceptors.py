@@ -7,7 +7,6 @@ interceptors of `grpc.aio`'s form.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ import anyio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ProtocolError
 
 from ._codecs import CodecHandler
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._server import Server
     from ._server_stream import ServerStream
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 
 class InterceptedCall:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -13,6 +12,7 @@ from grpclib.events import (
 )
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import spawner, unwrapped
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ._request import RequestHead
     from .statistics import ServerStatistics
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 AnyCall = ServerStream[Any, Any]
 

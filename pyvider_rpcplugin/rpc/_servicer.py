@@ -7,7 +7,6 @@ functions and generators, which run in threads.
 from __future__ import annotations
 
 import inspect
-import logging
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anyio import to_thread
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin._events import event_logger
 
 from ._codecs import CodecHandler
 from ._grpcio import FunctionCodec
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[ServerStream[Any, Any], ServicerContext], Awaitable[None]]
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _NAMES = {
     Cardinality.UNARY_UNARY: "unary_unary",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote
@@ -10,6 +9,8 @@ from urllib.parse import quote
 from anyio import from_thread
 from anyio.lowlevel import current_token
 from grpclib.const import Status
+
+from pyvider_rpcplugin._events import event_logger
 
 from ._grpcio import aio, encoding_of, plain_metadata, split_details, status_of
 from ._metadata import encode_metadata
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._server_stream import ServerStream
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 
 class Metadatum(NamedTuple):

@@ -7,7 +7,6 @@ Sans-I/O: no awaits here.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +14,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import decode_grpc_message, encode_grpc_message
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.http2 import ErrorCode
 
 from ._metadata import decode_binary, encode_binary
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin.http2 import Field
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 DETAILS_KEY = "grpc-status-details-bin"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin import transport as transports
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError, TransportError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyvider_rpcplugin.config import Settings
     from pyvider_rpcplugin.transport import RPCPluginTransport, StreamListener
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 
 class Place:

@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from pyvider_rpcplugin._collector import collection_put_off
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import Operation, Session, unwrapped
 from pyvider_rpcplugin.config import Settings, level_number, load_settings
 from pyvider_rpcplugin.crypto import plugin_tls
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from ._debug import DebugServe
     from .statistics import PluginServerStatistics
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 # How often the file that asks for the end is looked for. There is no portable way to be told.
 _SHUTDOWN_FILE_INTERVAL = 0.25

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import logging
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import anyio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import Session, unwrapped
 from pyvider_rpcplugin.exception import TransportError
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker", "current_broker", "current_version"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _START_STREAM = "/plugin.GRPCBroker/StartStream"
 _ADVICE = "leave the block of broker.serve() or broker.dial()"

@@ -7,7 +7,6 @@ of a state change without an await (`SocketStream.send_nowait`).
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 from contextlib import suppress
@@ -17,6 +16,7 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._forks import keep_from_children
 from pyvider_rpcplugin._tasks import eager_reader
 from pyvider_rpcplugin.transport.base import StreamListener
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pyvider_rpcplugin._tasks import EagerReader
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 # Room for a large read costs ten times a small read, so it is given only while reads fill it.
 _SMALLEST_READ = 65536

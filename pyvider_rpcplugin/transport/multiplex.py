@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
@@ -11,6 +10,7 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import ByteStream
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.transport.base import StreamListener
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiplexedListener", "MultiplexedStream", "Multiplexer"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _READ_SIZE = 262_144
 # Senders wait while so much of all streams together is unsent.

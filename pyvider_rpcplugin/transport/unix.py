@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import stat
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import TransportError
 from pyvider_rpcplugin.transport._folder import make_locked, new_name, remove as remove_folder
 from pyvider_rpcplugin.transport._path import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnixSocketTransport"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 _BACKLOG = 1024
 

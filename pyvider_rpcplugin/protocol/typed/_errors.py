@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 import typing
 from typing import TYPE_CHECKING, Any, final
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+
+from pyvider_rpcplugin._events import event_logger
 
 from ._messages import CANNOT_DECODE
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteError"]
 
-logger = logging.getLogger(__name__)
+logger = event_logger(__name__)
 
 ERROR_KEY = "pyvider-exception-bin"
 """The trailer that tells of an exception."""
