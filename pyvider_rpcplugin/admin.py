@@ -25,6 +25,7 @@ import msgspec
 
 from pyvider_rpcplugin._tasks import Session, unwrapped
 from pyvider_rpcplugin._version import __version__
+from pyvider_rpcplugin.client import RPCPluginClient
 from pyvider_rpcplugin.client.statistics import (
     ClientStatistics,  # noqa: TC001 - resolved at run time
 )
@@ -38,12 +39,13 @@ from pyvider_rpcplugin.transport._path import temporary_folders
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pyvider_rpcplugin.client import PluginHost, RPCPluginClient
+    from pyvider_rpcplugin.client import PluginHost
     from pyvider_rpcplugin.rpc import CallStatus, InterceptedCall, Interceptor, Observer
 
 __all__ = [
     "AdminSocket",
     "ClientReport",
+    "HostAdmin",
     "HostReport",
     "admin_socket",
     "find_hosts",
@@ -141,19 +143,21 @@ class AdminSocket:
     def _running(self) -> list[tuple[RPCPluginClient, _Recorder]]:
         """The clients that run; the calls of each are timed from here on."""
         found: list[tuple[RPCPluginClient, _Recorder]] = []
-        for one in self._watched:
-            clients: Iterable[RPCPluginClient] = getattr(one, "clients", (one,))
-            for client in clients:
-                channel = client.grpc_channel
-                if channel is None:
-                    continue
-                recorder = self._recorders.get(client)
-                if recorder is None:
-                    self._numbers += 1
-                    recorder = self._recorders[client] = _Recorder(self._numbers)
-                recorder.attach(channel)
-                found.append((client, recorder))
+        for client in self._clients():
+            channel = client.grpc_channel
+            if channel is None:
+                continue
+            recorder = self._recorders.get(client)
+            if recorder is None:
+                self._numbers += 1
+                recorder = self._recorders[client] = _Recorder(self._numbers)
+            recorder.attach(channel)
+            found.append((client, recorder))
         return found
+
+    def _clients(self) -> Iterable[RPCPluginClient]:
+        for one in self._watched:
+            yield from (one,) if isinstance(one, RPCPluginClient) else one.clients
 
     def report(self) -> HostReport:
         """What is shown now."""

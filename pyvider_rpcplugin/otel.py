@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client_interceptor", "instrument", "server_interceptor"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _NAME = "pyvider_rpcplugin"
 # Calls between processes of one machine take far less than what the conventions' buckets begin with.
@@ -48,11 +48,11 @@ _SERVER_ERRORS = frozenset(
 
 
 def instrument(
-    target: T,
+    target: _T,
     *,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
-) -> T:
+) -> _T:
     """Switch spans and metrics on for a client, asynchronous or blocking, or for a server.
 
     It comes before the interceptors that were given. For a client there are metrics of its plugin's

@@ -488,7 +488,7 @@ class _Runtime:
 
     def statistics(self) -> ClientStatistics:
         """What was done so far, over both connections; taken where that happens."""
-        from pyvider_rpcplugin.client.statistics import (  # noqa: PLC0415 - only for who asks
+        from pyvider_rpcplugin.client._snapshot import (  # noqa: PLC0415 - only for who asks
             client_statistics,
         )
 

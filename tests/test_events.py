@@ -48,7 +48,7 @@ def test_other_texts_name_no_event(text: Any) -> None:
 
 
 def test_what_a_record_has_stays_as_it_is() -> None:
-    made = logging.LogRecord("x", logging.INFO, "x.py", 1, "a.b name=%s", ("y",), None)
+    made: Any = logging.LogRecord("x", logging.INFO, "x.py", 1, "a.b name=%s", ("y",), None)
     made.event = "mine"
     assert name_event(made)
     assert (made.event, made.name) == ("mine", "x")

@@ -508,7 +508,7 @@ class RPCPluginClient:
         Returns:
             A snapshot, which does not change. Taking one disturbs nothing.
         """
-        from .statistics import client_statistics  # noqa: PLC0415 - only for who asks
+        from ._snapshot import client_statistics  # noqa: PLC0415 - only for who asks
 
         launch = self._launch
         channel = self.grpc_channel

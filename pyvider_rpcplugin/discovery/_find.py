@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
+from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError
 
 from ._environments import Made
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._environments import Installer
     from ._program import OnProgress
 
-logger = logging.getLogger("pyvider_rpcplugin.discovery")
+logger = event_logger("pyvider_rpcplugin.discovery")
 
 _MANIFEST = ".plugin.toml"
 
@@ -234,7 +234,7 @@ class _Found:
         """Note what is wrong."""
         if self._strict:
             raise error
-        logger.warning("discovery.refused %s", error.message)
+        logger.warning("discovery.refused reason=%s", error.message)
         self._errors.setdefault(name, []).append(error)
 
     def errors_of(self, errors: Mapping[str, list[ConfigError]]) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import msgspec
 
+from pyvider_rpcplugin._events import event_logger
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     OnProgress = Callable[["EnvironmentProgress"], Awaitable[object] | object]
 
-logger = logging.getLogger("pyvider_rpcplugin.discovery")
+logger = event_logger("pyvider_rpcplugin.discovery")
 
 Source = Literal["program", "manifest", "entry point", "script", "module"]
 Step = Literal["waiting", "creating", "installing", "output", "ready"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["CallStatistics", "ChannelStatistics", "ServerStatistics"]
+__all__ = ["CallStatistics", "ChannelStatistics", "ConnectionStatistics", "ServerStatistics"]
 
 
 class CallStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -186,7 +186,7 @@ async def test_retries_are_counted_and_the_last_error_is_raised(
             client_retry_jitter_ms=0,
         )
     assert error.exit_status == -9
-    assert caplog.text.count("starting again") == 2
+    assert caplog.text.count("trying again") == 2
 
 
 async def test_a_wait_that_would_outlast_all_attempts_is_not_begun() -> None:

@@ -86,7 +86,7 @@ class Recorder:
     def sums(self) -> dict[str, float]:
         """The sums, and how many measurements a histogram has."""
         return {
-            name: sum(getattr(one, "value", None) or getattr(one, "count", 0) for one in points)
+            name: sum(one.value if hasattr(one, "value") else one.count for one in points)
             for name, points in self.points().items()
         }
 
