@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 GREETER = HERE.parents[1] / "examples" / "quickstart" / "greeter_plugin.py"
-WIDTH = 86
+WIDTH = 92
 BROKEN = """\
 import sys
 

@@ -167,7 +167,7 @@ def table_of(seen: dict[str, Any]) -> Group:
     head = Text.assemble((f"host {seen['host']}", "bold"), f"  {_program(seen['command'])}  ")
     head.append(_size(seen["memory_bytes"]), style="dim")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("plugin", header_style="cyan")
+    table.add_column("plugin", header_style="cyan", no_wrap=True, overflow="ellipsis")
     columns = ("process", "up", "calls/s", "p50", "p99", "open", "errors", "restarts", "memory")
     for name in columns:
         table.add_column(name, justify="right", header_style="cyan", no_wrap=True)
