@@ -39,10 +39,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"_?(logging|msgspec|pathlib|socket|ssl|types|typing)\..*"),
 ]
 
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = True

@@ -1,4 +1,4 @@
-"""The three functions that programs begin with."""
+"""The functions that programs begin with."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ ConfigT = dict[str, Any]
 """What `config=` takes."""
 
 RpcConfigType = dict[str, Any]
-"""The same, under its other documented name."""
+"""What `config=` takes: the other documented name of `ConfigT`."""
 
 TRANSPORT_TYPES = Literal["unix", "tcp"]
 """What `transport=` takes."""
@@ -47,4 +47,4 @@ GrpcChannelType = Channel
 """The class of `client.grpc_channel`."""
 
 GrpcCredentialsType = ssl.SSLContext
-"""What stands for credentials."""
+"""The class of what `tls=` takes, which stands for grpcio's credentials."""

@@ -42,6 +42,7 @@ WHAT = {
     "_config_kinds": "what settings accept",
     "_tasks": "the one that knows the loop",
     "_interrupts": "Ctrl-C",
+    "_patience": "how long tests may wait",
     "_forks": "forked processes",
     "exception": "the errors",
     "_lazy": "names loaded on demand",

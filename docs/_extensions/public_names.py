@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import enum
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -81,9 +83,6 @@ class Docstring(GoogleDocstring):
     attribute, a property, or of what a function returns.
     """
 
-    def _consume_inline_attribute(self) -> tuple[str, list[str]]:
-        return "", list(self._dedent(self._consume_to_end()))
-
     def _consume_returns_section(
         self, preprocess_types: bool = False
     ) -> list[tuple[str, str, list[str]]]:
@@ -94,7 +93,9 @@ def read_docstring(
     app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
 ) -> None:
     """Turn a docstring into what docutils reads."""
-    lines[:] = Docstring(lines, NAPOLEON, app, what, name, obj, options).lines()
+    lines[:] = [line for line in lines if not line.startswith("Create new instance of ")]
+    kind = "method" if what in {"attribute", "data", "property"} else what
+    lines[:] = Docstring(lines, NAPOLEON, app, kind, name, obj, options).lines()
 
 
 @cache
@@ -143,7 +144,7 @@ class NamesTable(SphinxDirective):
         lines = [".. list-table::", "   :widths: 30 70", ""]
         for name in modules()[module]:
             value = getattr(importlib.import_module(module), name)
-            if inspect.isroutine(value) or getattr(value, "__name__", "") == name:
+            if inspect.isroutine(value) or (inspect.isclass(value) and value.__name__ == name):
                 text = (inspect.getdoc(value) or "").split("\n\n")[0].split("\n")
             else:
                 text = comment_of(name, value)
@@ -187,6 +188,8 @@ def described(full: str, value: object) -> list[str]:
     members = ["   :members:"]
     if getattr(value, "__bases__", ()) != (object,):
         members.append("   :show-inheritance:")
+    if inspect.isclass(value) and issubclass(value, enum.Enum):
+        members.append("   :undoc-members:")
     module, _, name = full.rpartition(".")
     if inspect.isclass(value) and value.__name__ == name:
         kind = "exception" if issubclass(value, BaseException) else "class"
@@ -290,9 +293,29 @@ def private(name: str) -> bool:
     return parts[0] == PACKAGE and any(part.startswith("_") for part in parts)
 
 
-def shorten(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:
-    """Leave the arguments out that a page of their own has a table of."""
-    return ("", None) if name == f"{PACKAGE}.config.Settings" else None
+def shorten(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Leave out of a signature what says nothing to a reader.
+
+    Those are the arguments of classes that only the library itself makes objects of, of which no
+    docstring says anything; and defaults that have no form but an address.
+    """
+    if name == f"{PACKAGE}.config.Settings":
+        return "", None  # There is a page with a table of them.
+    if what in {"class", "exception"} and inspect.isfunction(obj.__init__):
+        said = f"{obj.__doc__}{obj.__init__.__doc__}"
+        if not re.search(r"^ *(Args|Attributes):$", said, re.MULTILINE):
+            return "", None
+    if signature and " object" in signature:
+        return re.sub(r"<[\w.]+ object( at \w+)?>", "...", signature), returns
+    return None
+
+
+def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave the fields of named tuples out: the tuple's own docstring says what they are."""
+    said = str(getattr(obj, "__doc__", ""))
+    return True if said.startswith("Alias for field number") else None
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
@@ -310,6 +333,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("names-table", NamesTable)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", shorten)
+    app.connect("autodoc-skip-member", skip)
     modules()
     with_types()
     app.connect("missing-reference", resolve)
