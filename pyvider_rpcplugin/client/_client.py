@@ -480,7 +480,13 @@ class RPCPluginClient:
     @property
     def exit(self) -> PluginExit | None:
         """How the plugin of the latest start has ended; None while it runs, or if none did."""
-        return self._launch.exit if self._launch is not None else self._last_exit
+        launch = self._launch
+        if launch is None:
+            return self._last_exit
+        if isinstance(launch, Launch) and launch.exit is None and launch.process is not None:
+            # A call that was lost may be told before the session has come to its end.
+            return launch.process.exit if launch.process.exited.is_set() else None
+        return launch.exit
 
     _last_exit: PluginExit | None = None
 

@@ -94,8 +94,10 @@ async def test_death_in_the_middle_of_a_unary_call() -> None:
             assert caught.value.status is Status.UNAVAILABLE
             assert caught.value.exit_status == -9
             assert caught.value.stderr_tail[-1] == "last words"
-            await client.exited.wait()
+            # Whoever is told of the end by a call need not wait to learn more of it.
             assert client.exit is not None
+            assert client.exit.status == -9
+            await client.exited.wait()
             assert client.exit.status == -9
             # Later calls fail at once, and say why.
             with pytest.raises(ConnectionLost) as caught:
