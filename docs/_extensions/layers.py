@@ -1,10 +1,12 @@
 """Draws docs/images/layers.svg: the layers that import-linter keeps, out of pyproject.toml.
 
-`python docs/_extensions/layers.py` writes the file. The build of the site says if it is out of date.
+`python docs/_extensions/layers.py` writes the file, and so does the build of the site.
 """
 
 from __future__ import annotations
 
+import ast
+import re
 import tomllib
 from html import escape
 from pathlib import Path
@@ -22,6 +24,7 @@ WHAT = {
     "sync": "blocking clients",
     "aio": "asyncio without blocks",
     "otel": "OpenTelemetry",
+    "admin": "for `pyvider-rpcplugin top`",
     "discovery": "finding installed plugins",
     "factories": "plugin_client(), plugin_server(), ...",
     "types": "names for annotations",
@@ -42,7 +45,8 @@ WHAT = {
     "_config_kinds": "what settings accept",
     "_tasks": "the one that knows the loop",
     "_interrupts": "Ctrl-C",
-    "_patience": "how long tests may wait",
+    "_patience": "waits with a limit",
+    "_events": "names of the log's events",
     "_forks": "forked processes",
     "exception": "the errors",
     "_lazy": "names loaded on demand",
@@ -52,8 +56,8 @@ WHAT = {
 # Where no octet is read or written, and nobody waits.
 SANS_IO = {"http2", "yamux", "handshake", "logs"}
 COLOURS = (
-    ("#e3eefb", "#1b6ac9", {"cli", "testing", "sync", "aio", "factories", "discovery", "otel"}),
-    ("#e4f5ea", "#1f9d55", {"types", "client", "server", "services", "protocol"}),
+    ("#e3eefb", "#1b6ac9", {"cli", "testing", "sync", "aio", "factories", "otel", "admin"}),
+    ("#e4f5ea", "#1f9d55", {"types", "client", "server", "services", "protocol", "discovery"}),
     ("#fdeee2", "#d9622b", {"rpc"}),
     ("#f4ebfb", "#8a5fbf", {"transport", "process", "http2", "yamux", "crypto", "handshake"}),
 )
@@ -96,6 +100,16 @@ def drawing() -> str:
     return "\n".join(parts)
 
 
+def what(name: str) -> str:
+    """What a part is, in a few words: those above, or how its docstring begins."""
+    if name in WHAT:
+        return WHAT[name]
+    package = ROOT / "pyvider_rpcplugin"
+    module = next(p for p in (package / f"{name}.py", package / name / "__init__.py") if p.exists())
+    said = ast.get_docstring(ast.parse(module.read_text())) or ""
+    return re.split(r"[.,:;]", said)[0][:40]
+
+
 def box(name: str, x: float, y: float, width: float) -> str:
     """One module or package."""
     fill, edge = next(((fill, edge) for fill, edge, names in COLOURS if name in names), OTHER)
@@ -107,28 +121,22 @@ def box(name: str, x: float, y: float, width: float) -> str:
         f'<text x="{middle:.1f}" y="{y + 22}" text-anchor="middle" font-size="14" '
         f'font-weight="bold" fill="#222222">{escape(name)}</text>'
         f'<text x="{middle:.1f}" y="{y + 40}" text-anchor="middle" font-size="11.5" '
-        f'fill="#444444">{escape(WHAT.get(name, ""))}</text>'
+        f'fill="#444444">{escape(what(name))}</text>'
     )
 
 
-def check(_: Sphinx) -> None:
-    """Warn if the file is not what would be drawn."""
-    from sphinx.util import logging  # noqa: PLC0415 - the script does without
-
-    logger = logging.getLogger(__name__)
-    if not PICTURE.exists() or PICTURE.read_text() != drawing():
-        logger.warning("%s is out of date: python docs/_extensions/layers.py", PICTURE)
-    for row in layers():
-        for name in row:
-            if name not in WHAT:
-                logger.warning("docs/_extensions/layers.py does not say what %s is", name)
+def draw(*_: object) -> None:
+    """Write the file, if it is not what it should be."""
+    picture = drawing()
+    if not PICTURE.exists() or PICTURE.read_text() != picture:
+        PICTURE.write_text(picture)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Join in."""
-    app.connect("builder-inited", check)
+    app.connect("builder-inited", draw)
     return {"version": "1", "parallel_read_safe": True}
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(drawing())
+    draw()
