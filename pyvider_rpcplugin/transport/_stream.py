@@ -33,7 +33,7 @@ _SMALLEST_READ = 65536
 _LARGEST_READ = 262144
 
 # A stream yields to the other tasks at least this often, however fast its peer is.
-_BYTES_UNTIL_YIELD = 65536
+_BYTES_UNTIL_YIELD = 262_144
 _CALLS_UNTIL_YIELD = 100
 
 # A program that restored the default action of SIGPIPE must not be killed by a closed peer.
