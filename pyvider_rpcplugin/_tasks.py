@@ -629,6 +629,11 @@ def spawner(group: TaskGroup) -> Spawner:
     return spawn_on_trio
 
 
+# Where that much has come in there is mostly more; but the loop has others to see to.
+_MUCH = 16_384
+_READS_IN_A_ROW = 4
+
+
 class EagerReader:
     """On asyncio: reads a socket from within the loop's own callback, for one task at a time.
 
@@ -638,7 +643,16 @@ class EagerReader:
     is held; the socket is unregistered while more is waiting, so that the sender notices.
     """
 
-    __slots__ = ("_arrived", "_future", "_loop", "_recv", "_registered", "_size", "_socket")
+    __slots__ = (
+        "_arrived",
+        "_future",
+        "_loop",
+        "_recv",
+        "_registered",
+        "_socket",
+        "_taker",
+        "size",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         """Prepare reading from a non-blocking socket; it stays the caller's."""
@@ -647,7 +661,8 @@ class EagerReader:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._recv = sock.recv
-        self._size = 0
+        self._taker: Callable[[bytes], bool] | None = None
+        self.size: int = 0
         self._arrived: bytes | OSError | None = None
         self._future: Any = None
         self._registered = False
@@ -659,6 +674,11 @@ class EagerReader:
         except NotImplementedError:
             return False
         return True
+
+    @property
+    def holds_some(self) -> bool:
+        """Whether something has arrived that nobody took."""
+        return self._arrived is not None
 
     def take(self, size: int) -> bytes | None:
         """What has arrived already, b"" at the end; OSError if the connection is lost."""
@@ -685,16 +705,45 @@ class EagerReader:
         Cancellation:
             Safe: what has arrived is given next time.
         """
-        self._size = size
+        self.size = size
+        await self._wait()
+        return self.take(size)
+
+    async def feed(self, take: Callable[[bytes], bool]) -> None:
+        """Hand what arrives to `take`, as soon as the loop sees it, until that wants no more.
+
+        `take` runs in the loop's own callback, so that no task has to be woken for each message.
+        It belongs to no task, and may start some. At most `size` bytes are read at a time.
+
+        Args:
+            take: Gets the bytes, b"" at the end; says whether it wants more.
+
+        Raises:
+            OSError: The connection is lost.
+            Exception: What `take` raised.
+
+        Cancellation:
+            Safe: all that was read was taken.
+        """
+        self._taker = take
+        try:
+            await self._wait()
+        finally:
+            self._taker = None
+            self._unregister()
+        if isinstance(self._arrived, OSError):
+            self.take(0)
+
+    async def _wait(self) -> None:
         if not self._registered:
-            self._loop.add_reader(self._socket, self._read)
+            # The callback gets a copy of the context that is current here.
+            _context_outside_of_tasks().run(self._loop.add_reader, self._socket, self._read)
             self._registered = True
         self._future = future = self._loop.create_future()
         try:
             await future
         finally:
             self._future = None
-        return self.take(size)
 
     def close(self) -> None:
         """Stop reading, and wake who waits. The socket is closed by its owner."""
@@ -706,12 +755,32 @@ class EagerReader:
             self._unregister()
             return
         try:
-            self._arrived = self._recv(self._size)
+            arrived = self._recv(self.size)
+            if self._taker is None:
+                self._arrived = arrived
+                self._wake()
+                return
+            for _ in range(_READS_IN_A_ROW - 1):
+                if not self._hand_over(arrived, self._taker) or len(arrived) < _MUCH:
+                    return
+                arrived = self._recv(self.size)
+            self._hand_over(arrived, self._taker)
         except BlockingIOError:
             return
         except OSError as exc:
             self._arrived = exc
+            self._wake()
+
+    def _hand_over(self, arrived: bytes, take: Callable[[bytes], bool]) -> bool:
+        try:
+            if take(arrived):
+                return True
+        except Exception as exc:  # noqa: BLE001 - boundary: the task that waits raises it
+            if self._future is not None and not self._future.done():
+                self._future.set_exception(exc)
+        self._unregister()
         self._wake()
+        return False
 
     def _wake(self) -> None:
         if self._future is not None and not self._future.done():
@@ -721,6 +790,15 @@ class EagerReader:
         if self._registered:
             self._registered = False
             self._loop.remove_reader(self._socket)
+
+
+def _context_outside_of_tasks() -> contextvars.Context:
+    """The current context, changed so that anyio knows without a task that asyncio is running."""
+    context = contextvars.copy_context()
+    sniffio: Any = sys.modules.get("sniffio")  # If it is there, anyio asks it.
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
 
 
 def eager_reader(sock: socket.socket) -> EagerReader | None:

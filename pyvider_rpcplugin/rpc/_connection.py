@@ -328,37 +328,50 @@ class RPCConnection(Incoming):
             self._read_scope.cancel()
 
     async def _read(self) -> None:
-        receive = self.stream.receive
-        h2, guard = self.h2, self.h2.guard
-        keepalive = self.options.keepalive_time > 0
         with anyio.CancelScope() as self._read_scope:
-            while not self._closing and self.lost is None:
-                try:
-                    data = await receive(_RECEIVE_SIZE)
-                except anyio.EndOfStream:
-                    self.lose(ConnectionError("the peer closed the connection"))
-                    return
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-                    broken = ConnectionError("the connection broke")
-                    broken.__cause__ = error
-                    self.lose(broken)
-                    return
-                self.bytes_received += len(data)
-                if keepalive:
-                    self._last_received = anyio.current_time()
-                self._may_send_now = True
-                for event in h2.receive_data(data):
-                    DISPATCH[type(event)](self, event)
-                if guard.counting:
-                    self._refresh_guard()
-                if h2.output_size:
-                    self.flush()
-                    if h2.output_size > LARGEST_OUTPUT:
-                        reason = "the peer does not read what it asks for"
-                        logger.warning("rpc.connection.unread peer=%s %s", self.peer.addr(), reason)
-                        h2.close(ErrorCode.ENHANCE_YOUR_CALM, reason)
-                        self.lose(ConnectionError(reason))
-                        return
+            try:
+                await self._take_all()
+            except anyio.EndOfStream:
+                self.lose(ConnectionError("the peer closed the connection"))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+                broken = ConnectionError("the connection broke")
+                broken.__cause__ = error
+                self.lose(broken)
+
+    async def _take_all(self) -> None:
+        if self._ending:
+            return
+        stream: Any = self.stream
+        feed = getattr(stream, "feed", None)
+        if feed is not None:
+            await feed(self._take)
+            return
+        while self._take(await stream.receive(_RECEIVE_SIZE)):
+            pass
+
+    @property
+    def _ending(self) -> bool:
+        return self._closing or self.lost is not None
+
+    def _take(self, data: bytes) -> bool:
+        """See to what came in; say whether there is use for more."""
+        h2 = self.h2
+        self.bytes_received += len(data)
+        if self.options.keepalive_time > 0:
+            self._last_received = anyio.current_time()
+        self._may_send_now = True
+        for event in h2.receive_data(data):
+            DISPATCH[type(event)](self, event)
+        if h2.guard.counting:
+            self._refresh_guard()
+        if h2.output_size:
+            self.flush()
+            if h2.output_size > LARGEST_OUTPUT:
+                reason = "the peer does not read what it asks for"
+                logger.warning("rpc.connection.unread peer=%s %s", self.peer.addr(), reason)
+                h2.close(ErrorCode.ENHANCE_YOUR_CALM, reason)
+                self.lose(ConnectionError(reason))
+        return not self._ending
 
     def _refresh_guard(self) -> None:
         now = anyio.current_time()

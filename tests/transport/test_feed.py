@@ -1,0 +1,179 @@
+"""What a socket's stream hands over as it comes, to who would rather not be woken for it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from pyvider_rpcplugin.transport import UnixSocketTransport
+from tests.transport.test_contract import Pair, some_turns
+
+pytestmark = pytest.mark.net
+
+
+class Taker:
+    """Keeps what it is given, until it has enough, and says when more has come."""
+
+    def __init__(self, enough: int = 1 << 30) -> None:
+        self.data = b""
+        self.enough = enough
+        self.came = anyio.Event()
+
+    def __call__(self, data: bytes) -> bool:
+        self.data += data
+        self.came.set()
+        return len(self.data) < self.enough
+
+    async def wait_for(self, size: int) -> None:
+        while len(self.data) < size:
+            self.came = anyio.Event()
+            await self.came.wait()
+
+
+@asynccontextmanager
+async def fed(stream, taker):
+    """Feed the taker meanwhile."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.feed, taker)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def test_all_that_arrives_is_handed_over_until_the_peer_has_ended():
+    taker = Taker()
+    sent = bytes(range(256)) * 8000
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs):
+
+            async def send() -> None:
+                for start in range(0, len(sent), 300_000):
+                    await theirs.send(sent[start : start + 300_000])
+                    await some_turns()
+                await theirs.send_eof()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+                with pytest.raises(anyio.EndOfStream):
+                    await ours.feed(taker)
+    assert taker.data == sent
+
+
+async def test_who_has_enough_leaves_the_rest_to_others():
+    taker = Taker(enough=6)
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ours.feed, taker)
+                for part in (b"one", b"two"):
+                    await theirs.send(part)
+                    await taker.wait_for(3)
+            assert taker.data == b"onetwo"
+            await theirs.send(b"three")
+            assert await ours.receive() == b"three"
+
+
+async def test_cancelling_loses_nothing():
+    taker = Taker()
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs):
+            async with fed(ours, taker):
+                await theirs.send(b"one")
+                await taker.wait_for(3)
+            await theirs.send(b"two")
+            await some_turns()
+            assert await ours.receive() == b"two"
+            async with fed(ours, taker):
+                await theirs.send(b"three")
+                await taker.wait_for(8)
+    assert taker.data == b"onethree"
+
+
+async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
+    def refuse(data: bytes) -> bool:
+        raise ValueError(data)
+
+    def refuse_later(data: bytes) -> bool:
+        if data == b"good":
+            return True
+        raise ValueError(data)
+
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs):
+            await theirs.send(b"at once")
+            with pytest.raises(ValueError, match="at once"):
+                await ours.feed(refuse)
+
+            async def send() -> None:
+                await theirs.send(b"good")
+                await some_turns()
+                await theirs.send(b"bad")
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+                with pytest.raises(ValueError, match="bad"):
+                    await ours.feed(refuse_later)
+            await theirs.send(b"after it")
+            assert await ours.receive() == b"after it"
+
+
+async def test_closing_the_stream_ends_it():
+    taker = Taker()
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs), anyio.create_task_group() as tasks:
+
+            async def close() -> None:
+                await theirs.send(b"one")
+                await taker.wait_for(3)
+                await ours.aclose()
+
+            tasks.start_soon(close)
+            with pytest.raises(anyio.ClosedResourceError):
+                await ours.feed(taker)
+
+
+async def test_nobody_else_receives_meanwhile():
+    taker = Taker()
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs), fed(ours, taker):
+            await theirs.send(b"one")
+            await taker.wait_for(3)
+            await some_turns()
+            with pytest.raises(anyio.BusyResourceError):
+                await ours.receive()
+            with pytest.raises(anyio.BusyResourceError):
+                await ours.feed(taker)
+
+
+async def start_a_task_from_the_taker() -> None:
+    ran = anyio.Event()
+
+    async def run() -> None:
+        with anyio.move_on_after(1):
+            await anyio.lowlevel.checkpoint()
+        ran.set()
+
+    with anyio.fail_after(5):
+        async with Pair(UnixSocketTransport) as (ours, theirs), anyio.create_task_group() as tasks:
+
+            def take(data: bytes) -> bool:
+                if data == b"second":
+                    tasks.start_soon(run)
+                return True
+
+            async with fed(ours, take):
+                await theirs.send(b"first")
+                await some_turns()
+                await theirs.send(b"second")
+                await ran.wait()
+
+
+async def test_the_taker_may_start_tasks():
+    await start_a_task_from_the_taker()
+
+
+def test_the_taker_may_start_tasks_where_anyio_did_not_start_the_loop():
+    """Asyncio's own way to: there, without a task, nothing else tells anyio where it is."""
+    asyncio.run(start_a_task_from_the_taker())
