@@ -5,13 +5,14 @@ from __future__ import annotations
 from PyInstaller.utils.hooks import collect_submodules
 
 PACKAGE = "pyvider_rpcplugin"
-# For whoever builds and tests plugins. A program that does import one of them gets it all the same.
-TOOLS = ("__main__", "_alias", "_pyinstaller", "cli", "codegen", "testing")
+# For whoever builds and tests plugins, or with needs of its own. A program that does import one of
+# them gets it all the same.
+LEFT_OUT = ("__main__", "_alias", "_pyinstaller", "cli", "codegen", "otel", "testing")
 
 
 def is_needed(module: str) -> bool:
     """Whether a program may need a module without naming it."""
-    return module.partition(".")[2].partition(".")[0] not in TOOLS
+    return module.partition(".")[2].partition(".")[0] not in LEFT_OUT
 
 
 hiddenimports = [
