@@ -62,15 +62,15 @@ async def test_all_that_arrives_is_handed_over_until_the_peer_has_ended():
 
 
 async def test_who_has_enough_leaves_the_rest_to_others():
-    taker = Taker(enough=6)
+    taker = Taker(enough=9)
     with anyio.fail_after(5):
         async with Pair(UnixSocketTransport) as (ours, theirs):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ours.feed, taker)
-                for part in (b"one", b"two"):
+                for number, part in enumerate((b"one", b"two", b"six")):
                     await theirs.send(part)
-                    await taker.wait_for(3)
-            assert taker.data == b"onetwo"
+                    await taker.wait_for(3 * number)
+            assert taker.data == b"onetwosix"
             await theirs.send(b"three")
             assert await ours.receive() == b"three"
 
@@ -96,7 +96,7 @@ async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
         raise ValueError(data)
 
     def refuse_later(data: bytes) -> bool:
-        if data == b"good":
+        if data != b"bad":
             return True
         raise ValueError(data)
 
@@ -107,9 +107,9 @@ async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
                 await ours.feed(refuse)
 
             async def send() -> None:
-                await theirs.send(b"good")
-                await some_turns()
-                await theirs.send(b"bad")
+                for part in (b"good", b"better", b"bad"):
+                    await theirs.send(part)
+                    await some_turns()
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(send)
@@ -160,14 +160,15 @@ async def start_a_task_from_the_taker() -> None:
         async with Pair(UnixSocketTransport) as (ours, theirs), anyio.create_task_group() as tasks:
 
             def take(data: bytes) -> bool:
-                if data == b"second" and anyio.current_time() > 0:
+                if data == b"third" and anyio.current_time() > 0:
                     tasks.start_soon(run)
                 return True
 
             async with fed(ours, take):
-                await theirs.send(b"first")
-                await some_turns()
-                await theirs.send(b"second")
+                # The first are fetched by the task itself.
+                for part in (b"first", b"second", b"third"):
+                    await theirs.send(part)
+                    await some_turns()
                 await ran.wait()
 
 
