@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-# The largest program takes seven minutes with two cores, the others a minute and a half.
+# The largest program takes five minutes of processor time, and the machine may be busy.
 PATIENCE = 2400
 # The modules that this release of protoc makes work with every protobuf from 4.25 on.
 PROTOC = [
