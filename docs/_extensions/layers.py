@@ -1,4 +1,4 @@
-"""Draws docs/images/layers.svg: the layers that import-linter keeps, out of pyproject.toml.
+"""Draws docs/pictures/layers.svg: the layers that import-linter keeps, out of pyproject.toml.
 
 `python docs/_extensions/layers.py` writes the file, and so does the build of the site.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE = ROOT / "docs" / "images" / "layers.svg"
+PICTURE = ROOT / "docs" / "pictures" / "layers.svg"
 
 WHAT = {
     "cli": "the command line",

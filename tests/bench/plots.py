@@ -351,7 +351,7 @@ def main() -> None:
     results = json.loads(options.results.read_text())
     PAGE.write_text(filled(PAGE.read_text(), results))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    for picture in draw(results, DOCS / "images"):
+    for picture in draw(results, DOCS / "pictures"):
         print(picture)
 
 
