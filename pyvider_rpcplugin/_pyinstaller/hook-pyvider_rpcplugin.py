@@ -7,7 +7,7 @@ from PyInstaller.utils.hooks import collect_submodules
 PACKAGE = "pyvider_rpcplugin"
 # For whoever builds and tests plugins, or with needs of its own. A program that does import one of
 # them gets it all the same.
-LEFT_OUT = ("__main__", "_alias", "_pyinstaller", "cli", "codegen", "otel", "testing")
+LEFT_OUT = ("__main__", "_alias", "_pyinstaller", "admin", "cli", "codegen", "otel", "testing")
 
 
 def is_needed(module: str) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, fields
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin.exception import ConfigError, TransportError
+
+if TYPE_CHECKING:
+    import logging
 
 _POSSIBLE = sys.platform.startswith("linux")
 if sys.platform.startswith("linux"):
@@ -15,7 +18,7 @@ if sys.platform.startswith("linux"):
 
 __all__ = ["ResourceLimits"]
 
-logger = event_logger(__name__)
+logger: logging.Logger = event_logger(__name__)
 
 _KINDS = {
     "memory": "RLIMIT_DATA",

@@ -25,6 +25,7 @@ from ._mailboxes import WINDOW, Heard, Mailboxes
 from ._messages import ConnInfo
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker", "current_broker", "current_version"]
 
-logger = event_logger(__name__)
+logger: logging.Logger = event_logger(__name__)
 
 _START_STREAM = "/plugin.GRPCBroker/StartStream"
 _ADVICE = "leave the block of broker.serve() or broker.dial()"

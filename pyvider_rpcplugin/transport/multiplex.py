@@ -27,6 +27,7 @@ from pyvider_rpcplugin.yamux import (
 )
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Mapping
 
     from anyio.abc import TaskStatus
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiplexedListener", "MultiplexedStream", "Multiplexer"]
 
-logger = event_logger(__name__)
+logger: logging.Logger = event_logger(__name__)
 
 _READ_SIZE = 262_144
 # Senders wait while so much of all streams together is unsent.

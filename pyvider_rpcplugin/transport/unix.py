@@ -25,11 +25,12 @@ from pyvider_rpcplugin.transport._stream import SocketListener, SocketStream
 from pyvider_rpcplugin.transport.base import Connecting, RPCPluginTransport
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import AsyncGenerator, Callable
 
 __all__ = ["UnixSocketTransport"]
 
-logger = event_logger(__name__)
+logger: logging.Logger = event_logger(__name__)
 
 _BACKLOG = 1024
 
