@@ -262,15 +262,56 @@ class TLSStream(ByteStream):
                 try:
                     self._incoming.write(await self._stream.receive(_PIECE))
                 except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
-                    if self._closed:
-                        raise anyio.ClosedResourceError from error
-                    # TLS has not said that this is the end.
-                    self._broken = True
-                    raise self._reading_failure() from error
+                    raise self._cut_short() from error
                 self._more = True
                 self._given_bytes = self._given_calls = 0
         finally:
             self._receiving = False
+
+    async def feed(self, take: Callable[[bytes], bool]) -> None:
+        """Hand all that arrives to a function, until that wants no more.
+
+        Arguments and cancellation are those of `SocketStream.feed`, errors those of `receive`.
+        """
+        below: Any = getattr(self._stream, "feed", None)
+        while take(await self.receive()):
+            if below is not None and not self._more:
+                await self._feed(below, take)
+                return
+
+    async def _feed(
+        self, below: Callable[..., Awaitable[None]], take: Callable[[bytes], bool]
+    ) -> None:
+        enough = False
+
+        def taken(encrypted: bytes) -> bool:
+            nonlocal enough
+            self._incoming.write(encrypted)
+            self._more = True
+            while self._more and not enough:
+                data = self._decrypt(_LARGEST_READ)
+                enough = bool(data) and not take(data)
+            return not (enough or self._ended or self._broken)
+
+        self._receiving = True
+        try:
+            await below(taken)
+        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as error:
+            raise self._cut_short() from error
+        finally:
+            self._receiving = False
+        if enough:
+            return
+        if self._ended:
+            raise anyio.EndOfStream
+        raise self._reading_failure()
+
+    def _cut_short(self) -> Exception:
+        """What a connection that ended is to who reads: TLS has not said that this is the end."""
+        if self._closed:
+            return anyio.ClosedResourceError()
+        self._broken = True
+        return self._reading_failure()
 
     def _decrypt(self, max_bytes: int) -> bytes:
         """Take the records that have arrived whole; nothing if there is none."""

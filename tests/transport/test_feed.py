@@ -1,4 +1,4 @@
-"""What a socket's stream hands over as it comes, to who would rather not be woken for it."""
+"""What a stream hands over as it comes, plain or encrypted, to who need not be woken for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,36 @@ import pytest
 
 from pyvider_rpcplugin.transport import UnixSocketTransport
 from tests.transport.test_contract import Pair, some_turns
+from tests.transport.test_tls import OURS, auto, wrap
 
 pytestmark = pytest.mark.net
+
+
+@asynccontextmanager
+async def plain():
+    async with Pair(UnixSocketTransport) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def encrypted():
+    async with plain() as (ours, theirs):
+        wrapped = []
+
+        async def serve() -> None:
+            wrapped.append(await wrap(theirs, auto(True, OURS.der), server_side=True))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            client = await wrap(ours, auto(False, OURS.der), server_side=False)
+        try:
+            yield client, wrapped[0]
+        finally:
+            await client.aclose()
+            await wrapped[0].aclose()
+
+
+pairs = pytest.mark.parametrize("pair", [plain, encrypted])
 
 
 class Taker:
@@ -42,17 +70,18 @@ async def fed(stream, taker):
         tasks.cancel_scope.cancel()
 
 
-async def test_all_that_arrives_is_handed_over_until_the_peer_has_ended():
+@pairs
+async def test_all_that_arrives_is_handed_over_until_the_peer_has_ended(pair):
     taker = Taker()
     sent = bytes(range(256)) * 8000
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs):
+        async with pair() as (ours, theirs):
 
             async def send() -> None:
                 for start in range(0, len(sent), 300_000):
                     await theirs.send(sent[start : start + 300_000])
                     await some_turns()
-                await theirs.send_eof()
+                await theirs.aclose()
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(send)
@@ -61,10 +90,11 @@ async def test_all_that_arrives_is_handed_over_until_the_peer_has_ended():
     assert taker.data == sent
 
 
-async def test_who_has_enough_leaves_the_rest_to_others():
+@pairs
+async def test_who_has_enough_leaves_the_rest_to_others(pair):
     taker = Taker(enough=9)
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs):
+        async with pair() as (ours, theirs):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ours.feed, taker)
                 for number, part in enumerate((b"one", b"two", b"six")):
@@ -75,10 +105,11 @@ async def test_who_has_enough_leaves_the_rest_to_others():
             assert await ours.receive() == b"three"
 
 
-async def test_cancelling_loses_nothing():
+@pairs
+async def test_cancelling_loses_nothing(pair):
     taker = Taker()
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs):
+        async with pair() as (ours, theirs):
             async with fed(ours, taker):
                 await theirs.send(b"one")
                 await taker.wait_for(3)
@@ -91,7 +122,8 @@ async def test_cancelling_loses_nothing():
     assert taker.data == b"onethree"
 
 
-async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
+@pairs
+async def test_what_the_taker_raises_is_raised_to_who_feeds_it(pair):
     def refuse(data: bytes) -> bool:
         raise ValueError(data)
 
@@ -101,7 +133,7 @@ async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
         raise ValueError(data)
 
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs):
+        async with pair() as (ours, theirs):
             await theirs.send(b"at once")
             with pytest.raises(ValueError, match="at once"):
                 await ours.feed(refuse)
@@ -119,10 +151,11 @@ async def test_what_the_taker_raises_is_raised_to_who_feeds_it():
             assert await ours.receive() == b"after it"
 
 
-async def test_closing_the_stream_ends_it():
+@pairs
+async def test_closing_the_stream_ends_it(pair):
     taker = Taker()
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs), anyio.create_task_group() as tasks:
+        async with pair() as (ours, theirs), anyio.create_task_group() as tasks:
 
             async def close() -> None:
                 await theirs.send(b"one")
@@ -134,10 +167,11 @@ async def test_closing_the_stream_ends_it():
                 await ours.feed(taker)
 
 
-async def test_nobody_else_receives_meanwhile():
+@pairs
+async def test_nobody_else_receives_meanwhile(pair):
     taker = Taker()
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs), fed(ours, taker):
+        async with pair() as (ours, theirs), fed(ours, taker):
             await theirs.send(b"one")
             await taker.wait_for(3)
             await some_turns()
@@ -147,7 +181,7 @@ async def test_nobody_else_receives_meanwhile():
                 await ours.feed(taker)
 
 
-async def start_a_task_from_the_taker() -> None:
+async def start_a_task_from_the_taker(pair) -> None:
     """It asks anyio for the time, too, which has to know for that which loop is running."""
     ran = anyio.Event()
 
@@ -157,7 +191,7 @@ async def start_a_task_from_the_taker() -> None:
         ran.set()
 
     with anyio.fail_after(5):
-        async with Pair(UnixSocketTransport) as (ours, theirs), anyio.create_task_group() as tasks:
+        async with pair() as (ours, theirs), anyio.create_task_group() as tasks:
 
             def take(data: bytes) -> bool:
                 if data == b"third" and anyio.current_time() > 0:
@@ -172,10 +206,11 @@ async def start_a_task_from_the_taker() -> None:
                 await ran.wait()
 
 
-async def test_the_taker_may_start_tasks():
-    await start_a_task_from_the_taker()
+@pairs
+async def test_the_taker_may_start_tasks(pair):
+    await start_a_task_from_the_taker(pair)
 
 
 def test_the_taker_may_start_tasks_where_anyio_did_not_start_the_loop():
     """Asyncio's own way to run: there, without a task, nothing else tells anyio where it is."""
-    asyncio.run(start_a_task_from_the_taker())
+    asyncio.run(start_a_task_from_the_taker(plain))
