@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpclib import GRPCError
 
 from pyvider_rpcplugin import (
     ConfigError,
@@ -21,6 +22,7 @@ from pyvider_rpcplugin import (
 from pyvider_rpcplugin.handshake import HandshakeReader, parse_handshake_line
 from pyvider_rpcplugin.protocol import register
 from pyvider_rpcplugin.rpc import Server
+from pyvider_rpcplugin.testing import connected
 
 
 class Greeter:
@@ -68,6 +70,7 @@ async def test_a_program_in_the_working_folder_is_not_on_the_path(
         (PluginExit(1, ("no database",)), "Its standard error says why"),
         (PluginExit(1, ()), "nothing on its standard error"),
         (PluginExit(2, ("python: can't open file '/x.py'",)), "Path(__file__).with_name"),
+        (PluginExit(1, ("No module named 'pyvider_rpcplugin'",)), "sys.executable"),
         (PluginExit(1, ("This binary is a plugin. These", "are")), "a cookie that is not theirs"),
     ],
 )
@@ -101,6 +104,25 @@ async def test_what_is_given_in_place_of_a_handler_is_named(
         await register(Server(), protocol, handler)
     assert said in caught.value.message
     assert advice in (caught.value.hint or "")
+
+
+class Point:
+    """What msgspec cannot write: no dataclass."""
+
+
+class Map:
+    async def find(self, where: Point) -> None: ...
+
+    async def here(self) -> Point:
+        return Point()
+
+
+async def test_an_object_of_a_plain_class_is_told_what_its_class_should_be() -> None:
+    async with connected(Map()) as client:
+        places = client.proxy(Map)
+        for call in (lambda: places.find(Point()), places.here):
+            with pytest.raises(GRPCError, match=r"of type Point is unsupported; make .* dataclass"):
+                await call()
 
 
 @pytest.mark.process

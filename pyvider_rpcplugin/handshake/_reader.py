@@ -161,6 +161,8 @@ def _advice(exit: PluginExit | None) -> str:  # noqa: A002 - as the error's own
         return (
             "Paths in a command count from the host's working folder: Path(__file__).with_name(...)"
         )
+    if any("No module named 'pyvider" in line for line in exit.stderr_tail):
+        return "Is the command's interpreter the one that has this library? sys.executable is the host's."
     if any("This binary is a plugin" in line for line in exit.stderr_tail):
         return "So plugins in Go greet a cookie that is not theirs: PLUGIN_MAGIC_COOKIE_KEY and _VALUE."
     if not exit.stderr_tail:

@@ -105,7 +105,10 @@ def unexpected(what: str, error: Exception) -> GRPCError:
 def _shown(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return str(error)[:_MOST_SHOWN]
+    text = str(error)[:_MOST_SHOWN]
+    if text.startswith("Encoding objects of type"):
+        text += "; make that class a dataclass, or a msgspec.Struct"
+    return text
 
 
 # --- the service's side ----------------------------------------------------------------------
