@@ -17,7 +17,7 @@ from pyvider_rpcplugin.exception import ConfigError
 if TYPE_CHECKING:
     from pyvider_rpcplugin.process import SecureConfig
 
-    from ._program import _Teller
+    from ._program import Teller
 
 Installer = Literal["uv", "pip"]
 # What a plugin in an environment of its own does not inherit: it would see its host's packages.
@@ -29,7 +29,7 @@ class Environment(Protocol):
     """What a program in Python runs in."""
 
     async def prepare(
-        self, teller: _Teller, secure: SecureConfig | None
+        self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
         """Make sure that it is there; give its interpreter, and the variables that go with it."""
         ...
@@ -56,10 +56,10 @@ class Made:
             raise ConfigError(msg, phase="environment")
         self.python = None if python is None else os.fspath(python)
         self.folder = cache_folder() if folder is None else os.path.abspath(cast("Any", folder))
-        self.installer = installer
+        self.installer: Installer | None = installer
 
     async def of(
-        self, teller: _Teller, requirements: tuple[str, ...], requires_python: str = ""
+        self, teller: Teller, requirements: tuple[str, ...], requires_python: str = ""
     ) -> tuple[str, dict[str, str]]:
         """Make the one with these requirements, if it is not there."""
         from ._making import Recipe, make_environment  # noqa: PLC0415 - most are made already
@@ -74,7 +74,7 @@ class HostEnvironment:
     """That of the host."""
 
     async def prepare(
-        self, teller: _Teller, secure: SecureConfig | None
+        self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
         """Give this interpreter."""
         del teller, secure
@@ -88,7 +88,7 @@ class ExistingEnvironment:
         self._folder = folder
 
     async def prepare(
-        self, teller: _Teller, secure: SecureConfig | None
+        self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
         """Give its interpreter.
 
@@ -107,7 +107,7 @@ class RequiredEnvironment:
         self._made = made
 
     async def prepare(
-        self, teller: _Teller, secure: SecureConfig | None
+        self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
         """Make it if it is not there."""
         del secure
@@ -122,7 +122,7 @@ class ScriptEnvironment:
         self._made = made
 
     async def prepare(
-        self, teller: _Teller, secure: SecureConfig | None
+        self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
         """Make it if it is not there, of what the script says now."""
         from ._script import script_metadata  # noqa: PLC0415 - it loads what reads TOML
@@ -205,8 +205,9 @@ def interpreter_of(folder: str) -> str:
     Raises:
         ConfigError: The folder is none.
     """
-    windows = (("Scripts", "python.exe"), ("python.exe",))
-    places = windows if os.name == "nt" else (("bin", "python"), ("bin", "python3"))
+    places = [("bin", "python"), ("bin", "python3")]
+    if os.name == "nt":
+        places = [("Scripts", "python.exe"), (".", "python.exe")]
     for place in places:
         path = os.path.join(folder, *place)
         if os.path.isfile(path) and os.access(path, os.X_OK):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from ._environments import Installer
-    from ._program import _Teller
+    from ._program import Teller
 
 # Whoever waits for somebody else's environment looks again so often, in seconds.
 _POLL = 0.1
@@ -78,7 +78,7 @@ class Recipe(msgspec.Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode([_FORMAT, *parts])).hexdigest()[:32]
 
 
-async def make_environment(recipe: Recipe, parent: str, teller: _Teller) -> str:
+async def make_environment(recipe: Recipe, parent: str, teller: Teller) -> str:
     """Make an environment, unless it is there; return its folder.
 
     Raises:
@@ -150,7 +150,7 @@ def _remove(folder: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _locked(path: str, teller: _Teller, folder: str) -> AsyncGenerator[int]:
+async def _locked(path: str, teller: Teller, folder: str) -> AsyncGenerator[int]:
     """Be the only one for the length of the block; yields the lock's descriptor."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -183,7 +183,7 @@ def _take(lock: int, path: str) -> bool:
 # --- making ----------------------------------------------------------------------------------
 
 
-async def _make(recipe: Recipe, folder: str, lock: int, teller: _Teller) -> None:
+async def _make(recipe: Recipe, folder: str, lock: int, teller: Teller) -> None:
     maker = _Maker(recipe, folder, lock, teller)
     await teller.tell("creating", folder)
     await maker.create()
@@ -197,7 +197,7 @@ async def _make(recipe: Recipe, folder: str, lock: int, teller: _Teller) -> None
 class _Maker:
     """Runs the programs that make one environment."""
 
-    def __init__(self, recipe: Recipe, folder: str, lock: int, teller: _Teller) -> None:
+    def __init__(self, recipe: Recipe, folder: str, lock: int, teller: Teller) -> None:
         self._recipe = recipe
         self._folder = folder
         self._lock = lock
@@ -243,6 +243,7 @@ class _Maker:
         tail: deque[str] = deque(maxlen=_LINES_KEPT)
         splitter = LineSplitter()
         lines, heard = anyio.create_memory_object_stream[str](math.inf)
+        ended = PluginExit(None)
 
         def note(line: str) -> None:
             tail.append(line)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 SUFFIX = ".plugin.toml"
 
-_HINT = "Its fields are name, version, description, protocol_versions, checksum, program, args and "
-_HINT += "environment."
+_HINT = (
+    "Its fields are name, version, description, protocol_versions, checksum, program, args and "
+    "environment."
+)
 
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -151,12 +151,12 @@ class PluginProgram:
         """
         if self._environment is None:
             return PreparedProgram(list(self._words), {})
-        teller = _Teller(self.name, on_progress or self._on_progress)
+        teller = Teller(self.name, on_progress or self._on_progress)
         python, env = await self._environment.prepare(teller, self.secure)
         return PreparedProgram([python, *self._words], env)
 
 
-class _Teller:
+class Teller:
     """Tells what happens, to the log and to who wants to know."""
 
     def __init__(self, name: str, on_progress: OnProgress | None) -> None:
