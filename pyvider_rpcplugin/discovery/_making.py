@@ -46,7 +46,7 @@ _COMPLETE = "plugin-environment.json"
 # Where installers put what they need for a while: those that are killed leave it.
 _SCRATCH = "scratch"
 _LINES_KEPT = 64
-_LINES_SHOWN = 3
+_LINES_SHOWN = 4
 # The oldest pip that installs into another environment.
 _PIP_FOR_OTHERS = 23
 # Changed when environments are made differently, so that older ones are not taken for the same.
@@ -278,8 +278,17 @@ class _Maker:
             exit_ = PluginExit(ended.status, tuple(tail))
             msg = f"the environment of the plugin {self._teller.name} cannot be made: "
             msg += f"{program} {exit_.describe()}"
-            hint = "\n".join(exit_.last_lines(_LINES_SHOWN)) or None
+            hint = "\n".join(_last_words(program, exit_)) or None
             raise TransportError(msg, hint, phase="environment", exit=exit_)
+
+
+def _last_words(program: str, exit_: PluginExit) -> list[str]:
+    """The last lines; of what uv says, the beginning of its last paragraph on what went wrong."""
+    lines = list(exit_.last_lines(_LINES_KEPT))
+    for at in range(len(lines) - 1, -1, -1):
+        if program == "uv" and lines[at].startswith("  × "):
+            return lines[at : at + _LINES_SHOWN]
+    return lines[-_LINES_SHOWN:]
 
 
 def _find_uv(installer: Installer | None) -> str | None:
