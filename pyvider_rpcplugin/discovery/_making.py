@@ -286,7 +286,7 @@ def _last_words(program: str, exit_: PluginExit) -> list[str]:
     """The last lines; of what uv says, the beginning of its last paragraph on what went wrong."""
     lines = list(exit_.last_lines(_LINES_KEPT))
     for at in range(len(lines) - 1, -1, -1):
-        if program == "uv" and lines[at].startswith("  × "):
+        if program == "uv" and lines[at].startswith("  \u00d7 "):
             return lines[at : at + _LINES_SHOWN]
     return lines[-_LINES_SHOWN:]
 
