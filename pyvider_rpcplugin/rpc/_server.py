@@ -55,6 +55,9 @@ AnyCall = ServerStream[Any, Any]
 # In the words of most clients, which say it themselves where their clock is the faster one.
 _OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
 _ENDED = CallStatus(Status.UNAVAILABLE, "the server has ended")
+_STOPPING = CallStatus(Status.UNAVAILABLE, "the server is stopping")
+# As grpcio and grpc-go have it: only a call that may be made twice is made again for that.
+_CUT = CallStatus(Status.UNAVAILABLE, "the server has stopped before the call was complete")
 _LONGEST_MESSAGE = 1000
 _CANCEL_TIMEOUT = 5.0
 
@@ -332,7 +335,7 @@ class Server:
     async def stop(
         self, grace: float, *, at_last: Callable[[], Awaitable[object]] | None = None
     ) -> None:
-        """Stop: accept nothing more, let running calls finish, then end them with CANCELLED.
+        """Stop: accept nothing more, let running calls finish, then end them with UNAVAILABLE.
 
         Args:
             grace: Seconds that running calls get.
@@ -340,7 +343,7 @@ class Server:
                 calls with them. It bounds itself.
 
         Cancellation:
-            Ends the running calls at once; they still get CANCELLED.
+            Ends the running calls at once; they still get UNAVAILABLE.
         """
         self._stopping = True
         for accepting in self._accepting:
@@ -516,16 +519,16 @@ class _ServerConnection:
         self._close_if_idle()
 
     def cancel_calls(self) -> None:
-        """End the running calls with CANCELLED, then the connection."""
+        """End the running calls, then the connection."""
         for call in list(self._calls):
-            call.cancel_handler(CallStatus(Status.CANCELLED, "the server is stopping"))
+            call.cancel_handler(_CUT)
         self._draining = True
         self._close_if_idle()
 
     def abandon(self) -> None:
         """Give up handlers that do not end: their clients are told, and the connection closed."""
         for call in list(self._calls):
-            call.finish_now(CallStatus(Status.CANCELLED, "the server is stopping"))
+            call.finish_now(_CUT)
         self.idle.set()
         self._connection.close()
 
@@ -546,7 +549,7 @@ class _ServerConnection:
         codec = None if handler is None else server.codec_of(handler, head.subtype)
         if refusal is None:
             if self._draining:
-                refusal = Refusal(CallStatus(Status.UNAVAILABLE, "the server is stopping"))
+                refusal = Refusal(_STOPPING)
             elif len(self._calls) >= 2 * server.options.max_concurrent_streams:
                 # Their streams are gone, but their handlers are not.
                 message = "too many handlers of calls that were given up have not ended"

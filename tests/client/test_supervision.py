@@ -319,6 +319,30 @@ async def test_reloading_lets_old_calls_end_and_sends_new_ones_to_the_new_plugin
             assert (stopped.pid, stopped.reason) == (first, "it was replaced")
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_what_the_old_plugin_does_not_complete_is_made_again_only_if_it_may_be(
+    tmp_path: Path, idempotent: bool
+) -> None:
+    mark = tmp_path / "begun"
+    ended: list[Any] = []
+    with anyio.fail_after(20):
+        async with plugin_client(echo(), restart=SOON, grpc_grace_period=0) as client:
+
+            async def hang() -> None:
+                stub = client.stub(EchoStub, idempotent=idempotent)
+                try:
+                    ended.append((await stub.Unary(EchoRequest(text=f"hang-once:{mark}"))).text)
+                except GRPCError as error:
+                    ended.append(error.status)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hang)
+                while not mark.exists():
+                    await pid_of(client)
+                await client.reload(drain_timeout=0)
+    assert ended == [f"hang-once:{mark}" if idempotent else Status.UNAVAILABLE]
+
+
 async def test_no_call_fails_while_a_plugin_is_reloaded() -> None:
     with anyio.fail_after(30):
         async with plugin_client(echo(), restart=SOON) as client:

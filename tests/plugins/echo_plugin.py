@@ -53,6 +53,11 @@ class Echo(EchoBase):
                 os._exit(int(argument))
             case "leave":
                 sys.exit(int(argument))
+            case "hang-once":
+                # The first that is asked with the name of this file.
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(argument, os.O_CREAT | os.O_EXCL))
+                    await anyio.sleep_forever()
             case "hang":
                 await anyio.sleep_forever()
             case "pid":
