@@ -40,6 +40,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 
 # What the libraries below use if it is there, as it is for tests, and would make the file larger.
 LEFT_OUT = (
+    "_pytest",
     "grpc",
     "hypothesis",
     "numpy",
