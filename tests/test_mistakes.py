@@ -19,7 +19,8 @@ from pyvider_rpcplugin import (
     TransportError,
     plugin_client,
 )
-from pyvider_rpcplugin.handshake import HandshakeReader, parse_handshake_line
+from pyvider_rpcplugin.config import load_settings
+from pyvider_rpcplugin.handshake import HandshakeReader, check_cookie, parse_handshake_line
 from pyvider_rpcplugin.protocol import register
 from pyvider_rpcplugin.rpc import Server
 from pyvider_rpcplugin.testing import connected
@@ -104,6 +105,14 @@ async def test_what_is_given_in_place_of_a_handler_is_named(
         await register(Server(), protocol, handler)
     assert said in caught.value.message
     assert advice in (caught.value.hint or "")
+
+
+def test_a_plugin_whose_host_has_another_cookie_names_its_own() -> None:
+    settings = load_settings(None, overrides={"magic_cookie_key": "SHOP"}, side="plugin")
+    with pytest.raises(HandshakeError) as caught:
+        check_cookie(settings, {"PLUGIN_PROTOCOL_VERSIONS": "1", "PLUGIN_MAGIC_COOKIE": "x"})
+    assert "a host started this plugin without its cookie" in caught.value.message
+    assert "--cookie SHOP=VALUE" in (caught.value.hint or "")
 
 
 class Point:

@@ -36,6 +36,14 @@ def check_cookie(settings: Settings, environ: Mapping[str, str]) -> None:
     import hmac  # noqa: PLC0415 - a host needs it not, and it loads OpenSSL's hashes
 
     given = environ.get(variable)
+    if not given and "PLUGIN_PROTOCOL_VERSIONS" in environ:
+        message = f"a host started this plugin without its cookie: {variable} is not set"
+        raise HandshakeError(
+            message,
+            "The host has to know the plugin's cookie: magic_cookie_key and magic_cookie_value, or "
+            f"--cookie {variable}=VALUE.",
+            phase="handshake",
+        )
     if not given:
         message = f"this program is a plugin, and no host started it: {variable} is not set"
         raise HandshakeError(
