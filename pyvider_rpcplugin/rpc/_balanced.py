@@ -8,7 +8,8 @@ import anyio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import Home, unwrapped, waiter_factory
+from pyvider_rpcplugin._loops import Home, waiter_factory
+from pyvider_rpcplugin._tasks import unwrapped
 
 from ._call import wait_until
 from ._channel import Channel
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
-    from pyvider_rpcplugin._tasks import Waiter
+    from pyvider_rpcplugin._loops import Waiter
 
     from ._connection import Incoming, RPCConnection
     from ._metadata import Deadline

@@ -23,7 +23,7 @@ from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin import _forks
 from pyvider_rpcplugin._interrupts import interrupts, protected
-from pyvider_rpcplugin._tasks import caller_from_threads, waiter_factory
+from pyvider_rpcplugin._loops import caller_from_threads, waiter_factory
 from pyvider_rpcplugin.exception import RPCPluginError
 
 from ._blocking_connection import BlockingConnection, BlockingMessages

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyvider_rpcplugin._interrupts import interruptible, interrupts
-from pyvider_rpcplugin._tasks import Waiter
+from pyvider_rpcplugin._loops import Waiter
 
 from ._metadata import Deadline, current_deadline
 from .errors import DeadlineExceeded

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from grpclib.encoding.base import CodecBase
 
-    from pyvider_rpcplugin._tasks import Waiter
+    from pyvider_rpcplugin._loops import Waiter
     from pyvider_rpcplugin.http2 import H2Stream
 
     from ._connection import RPCConnection

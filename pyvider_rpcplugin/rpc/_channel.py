@@ -14,7 +14,8 @@ from grpclib.events import (
 )
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import Home, Waiter, caller_from_threads, unwrapped, waiter_factory
+from pyvider_rpcplugin._loops import Home, Waiter, caller_from_threads, waiter_factory
+from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin._version import __version__
 from pyvider_rpcplugin.exception import RPCPluginError, TransportError
 from pyvider_rpcplugin.http2 import HeaderEncoder

@@ -14,7 +14,8 @@ import anyio
 from anyio.abc import SocketAttribute
 
 from pyvider_rpcplugin._events import event_logger
-from pyvider_rpcplugin._tasks import Waiter, unwrapped, waiter_factory
+from pyvider_rpcplugin._loops import Waiter, waiter_factory
+from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.http2 import (
     ConnectionFaulted,
     DataReceived,

@@ -18,7 +18,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._events import event_logger
-from pyvider_rpcplugin._tasks import waiter_factory
+from pyvider_rpcplugin._loops import waiter_factory
 from pyvider_rpcplugin.http2 import ErrorCode
 
 from ._call import encode_message, encoding_named, wait_until
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from grpclib.const import Cardinality
     from grpclib.metadata import _Metadata as Metadata
 
-    from pyvider_rpcplugin._tasks import Waiter
+    from pyvider_rpcplugin._loops import Waiter
     from pyvider_rpcplugin.http2 import HeaderBlock, StreamReset
 
     from ._call import MessageChannel

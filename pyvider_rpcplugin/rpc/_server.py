@@ -13,7 +13,8 @@ from grpclib.events import (
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._events import event_logger
-from pyvider_rpcplugin._tasks import spawner, unwrapped
+from pyvider_rpcplugin._loops import spawner
+from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream, Listener, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
-    from pyvider_rpcplugin._tasks import Spawner
+    from pyvider_rpcplugin._loops import Spawner
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._compression import MessageEncoding

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from grpclib.protocol import Peer as PeerBase
     from grpclib.server import Stream as _Base
 
-    from pyvider_rpcplugin._tasks import Cancellable
+    from pyvider_rpcplugin._loops import Cancellable
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._connection import RPCConnection

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pyvider_rpcplugin._tasks import caller_from_threads
+from pyvider_rpcplugin._loops import caller_from_threads
 from pyvider_rpcplugin.services import OutputBuffer, StdioChannel, StdioService
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from pyvider_rpcplugin._tasks import caller_from_threads
+from pyvider_rpcplugin._loops import caller_from_threads
 
 from ._stdio_messages import StdioChannel
 

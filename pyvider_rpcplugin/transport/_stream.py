@@ -18,13 +18,13 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from pyvider_rpcplugin._events import event_logger
 from pyvider_rpcplugin._forks import keep_from_children
-from pyvider_rpcplugin._tasks import eager_reader
+from pyvider_rpcplugin._loops import eager_reader
 from pyvider_rpcplugin.transport.base import StreamListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pyvider_rpcplugin._tasks import EagerReader
+    from pyvider_rpcplugin._loops import EagerReader
 
 logger = event_logger(__name__)
 

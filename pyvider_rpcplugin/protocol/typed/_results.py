@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 import anyio
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin._tasks import caller_from_threads
+from pyvider_rpcplugin._loops import caller_from_threads
 
 from ._iterators import close_iterator
 

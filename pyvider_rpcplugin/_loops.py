@@ -1,0 +1,393 @@
+"""What anyio does not have of the running event loop, or not at that price.
+
+This module and `_tasks` alone know which loop it is: who waits is woken at half the cost of an event,
+what arrives at a socket is read by the loop's own callback, and tasks that come by the thousand are
+the loop's own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _forks
+from .exception import RPCPluginError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Protocol
+
+    import trio
+    from anyio.abc import TaskGroup
+
+    class Cancellable(Protocol):
+        """What ends one task."""
+
+        def cancel(self) -> object:
+            """Cancel the task."""
+
+    class Spawner(Protocol):
+        """Starts tasks, each of which can be cancelled."""
+
+        def __call__(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+            """Start one."""
+
+
+def on_trio() -> bool:
+    """Whether the loop of the current task is that of trio."""
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
+class Home:
+    """The event loop in which something was made: it can be used there and nowhere else.
+
+    That is one thread of one process, whichever task it is. Elsewhere nobody would be woken, and
+    two threads would write into the same buffers; a forked process has only copies of all of it.
+    """
+
+    __slots__ = ("_generation", "_here", "_loop")
+
+    def __init__(self) -> None:
+        """Remember the running loop."""
+        if on_trio():
+            import trio  # noqa: PLC0415 - loaded only where it runs
+
+            self._here: Callable[[], object] = trio.lowlevel.current_trio_token
+        else:
+            import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+            self._here = asyncio.get_running_loop
+        self._loop = self._here()
+        self._generation = _forks.generation
+
+    def check(self, name: str) -> None:
+        """Refuse to be used anywhere else. Cheap enough to be asked for each call.
+
+        Raises:
+            RPCPluginError: This is another loop, another thread, or a process that was forked off.
+        """
+        try:
+            if self._here() is self._loop and self._generation == _forks.generation:
+                return
+        except RuntimeError:  # no loop of this kind runs in this thread
+            pass
+        if self._generation != _forks.generation:
+            msg = f"{name} belongs to the process that this one was forked from"
+            hint = "Start one of its own in this process, or make it without fork: "
+            hint += 'multiprocessing.get_context("spawn").'
+        else:
+            msg = f"{name} was started on another event loop"
+            hint = "Use it on the loop that started it: from other threads by anyio.from_thread; "
+            hint += "with pytest-asyncio, give its fixture and the tests the same loop_scope."
+        raise RPCPluginError(msg, hint=hint)
+
+
+class Waiter:
+    """Lets one task wait until another one of the same loop wakes it.
+
+    It is what an `anyio.Event` is to a single waiter, at half the cost, which counts where every
+    message of a call waits once. Waking nobody does nothing: who waits looks at the state first,
+    and again after waking, with no await between looking and waiting.
+    """
+
+    __slots__ = ()
+
+    async def wait(self) -> None:
+        """Wait for `wake`. Cancelling is safe."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Let the waiting task, if there is one, go on."""
+        raise NotImplementedError
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task waits that nobody has woken yet."""
+        raise NotImplementedError
+
+
+class _AsyncioWaiter(Waiter):
+    __slots__ = ("_create_future", "_future")
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+        self._create_future = asyncio.get_running_loop().create_future
+        self._future: Any = None
+
+    async def wait(self) -> None:
+        self._future = future = self._create_future()
+        try:
+            await future
+        finally:
+            self._future = None
+
+    def wake(self) -> None:
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    @property
+    def waiting(self) -> bool:
+        return self._future is not None and not self._future.done()
+
+
+class _TrioWaiter(Waiter):
+    __slots__ = ("_lowlevel", "_task")
+
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415 - loaded only where it runs
+
+        self._lowlevel = trio.lowlevel
+        self._task: Any = None
+
+    async def wait(self) -> None:
+        self._task = self._lowlevel.current_task()
+        await self._lowlevel.wait_task_rescheduled(self._aborted)
+
+    def _aborted(self, _raise_cancel: object) -> Any:
+        self._task = None
+        return self._lowlevel.Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        task = self._task
+        if task is not None:
+            self._task = None
+            self._lowlevel.reschedule(task)
+
+    @property
+    def waiting(self) -> bool:
+        return self._task is not None
+
+
+def caller_from_threads() -> Callable[[Callable[[], object]], object]:
+    """What lets other threads have a function called in the running loop, without waiting for it.
+
+    Once the loop has ended, it raises a RuntimeError.
+    """
+    if on_trio():
+        import trio  # noqa: PLC0415 - loaded only where it runs
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def waiter_factory() -> Callable[[], Waiter]:
+    """The kind of `Waiter` for the running loop: look it up once and make many."""
+    return _TrioWaiter if on_trio() else _AsyncioWaiter
+
+
+def spawner(group: TaskGroup) -> Spawner:
+    """What starts tasks in a group that the current task has just entered.
+
+    For who starts very many: on trio a task of anyio's costs twice what one of trio's does.
+    """
+    if not on_trio():
+
+        def spawn(body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+            return group.start_soon(body, *args, name=name)
+
+        return spawn
+
+    import trio  # noqa: PLC0415 - loaded only where it runs
+
+    start, make_scope = (
+        trio.lowlevel.current_task().child_nurseries[-1].start_soon,
+        trio.CancelScope,
+    )
+
+    async def scoped(scope: trio.CancelScope, body: Callable[..., Any], args: Any) -> None:
+        with scope:
+            await body(*args)
+
+    def spawnon_trio(body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+        scope = make_scope()
+        start(scoped, scope, body, args, name=name)
+        return scope
+
+    return spawnon_trio
+
+
+# Where that much has come in there is mostly more; but the loop has others to see to.
+_MUCH = 16_384
+_READS_IN_A_ROW = 4
+
+
+class EagerReader:
+    """On asyncio: reads a socket from within the loop's own callback, for one task at a time.
+
+    Waiting for "readable" there costs two system calls for every wait, and the bytes are then read
+    an iteration later. Here the socket stays registered while its reader keeps coming back, and is
+    read as soon as the loop sees it: less than half the time for each message. At most one chunk
+    is held; the socket is unregistered while more is waiting, so that the sender notices.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_future",
+        "_loop",
+        "_recv",
+        "_registered",
+        "_socket",
+        "_taker",
+        "size",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Prepare reading from a non-blocking socket; it stays the caller's."""
+        import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._recv = sock.recv
+        self._taker: Callable[[bytes], bool] | None = None
+        self.size: int = 0
+        self._arrived: bytes | OSError | None = None
+        self._future: Any = None
+        self._registered = False
+
+    def works(self) -> bool:
+        """Whether this loop can call back for sockets; the one of Windows cannot."""
+        try:
+            self._loop.remove_reader(self._socket)
+        except NotImplementedError:
+            return False
+        return True
+
+    @property
+    def holds_some(self) -> bool:
+        """Whether something has arrived that nobody took."""
+        return self._arrived is not None
+
+    def take(self, size: int) -> bytes | None:
+        """What has arrived already, b"" at the end; OSError if the connection is lost."""
+        arrived = self._arrived
+        if arrived is None:
+            return None
+        self._arrived = None
+        if isinstance(arrived, OSError):
+            raise arrived
+        if len(arrived) > size:  # it was read for somebody who wanted more
+            self._arrived = arrived[size:]
+            return arrived[:size]
+        return arrived
+
+    async def wait(self, size: int) -> bytes | None:
+        """Wait until something arrives, and give at most `size` bytes of it.
+
+        Returns:
+            The bytes, b"" at the end; None after `close`.
+
+        Raises:
+            OSError: The connection is lost.
+
+        Cancellation:
+            Safe: what has arrived is given next time.
+        """
+        self.size = size
+        await self._wait()
+        return self.take(size)
+
+    async def feed(self, take: Callable[[bytes], bool]) -> None:
+        """Hand what arrives to `take`, as soon as the loop sees it, until that wants no more.
+
+        `take` runs in the loop's own callback, so that no task has to be woken for each message.
+        It belongs to no task, and may start some. At most `size` bytes are read at a time.
+
+        Args:
+            take: Gets the bytes, b"" at the end; says whether it wants more.
+
+        Raises:
+            OSError: The connection is lost.
+            Exception: What `take` raised.
+
+        Cancellation:
+            Safe: all that was read was taken.
+        """
+        self._taker = take
+        try:
+            await self._wait()
+        finally:
+            self._taker = None
+            self._unregister()
+        if isinstance(self._arrived, OSError):
+            self.take(0)
+
+    async def _wait(self) -> None:
+        if not self._registered:
+            # The callback gets a copy of the context that is current here.
+            _context_outside_of_tasks().run(self._loop.add_reader, self._socket, self._read)
+            self._registered = True
+        self._future = future = self._loop.create_future()
+        try:
+            await future
+        finally:
+            self._future = None
+
+    def close(self) -> None:
+        """Stop reading, and wake who waits. The socket is closed by its owner."""
+        self._unregister()
+        self._wake()
+
+    def _read(self) -> None:
+        if self._arrived is not None:
+            self._unregister()
+            return
+        try:
+            arrived = self._recv(self.size)
+            if self._taker is None:
+                self._arrived = arrived
+                self._wake()
+                return
+            for _ in range(_READS_IN_A_ROW - 1):
+                if not self._hand_over(arrived, self._taker) or len(arrived) < _MUCH:
+                    return
+                arrived = self._recv(self.size)
+            self._hand_over(arrived, self._taker)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._arrived = exc
+            self._wake()
+
+    def _hand_over(self, arrived: bytes, take: Callable[[bytes], bool]) -> bool:
+        try:
+            if take(arrived):
+                return True
+        except Exception as exc:  # noqa: BLE001 - boundary: the task that waits raises it
+            if self._future is not None and not self._future.done():
+                self._future.set_exception(exc)
+        self._unregister()
+        self._wake()
+        return False
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._loop.remove_reader(self._socket)
+
+
+def _context_outside_of_tasks() -> contextvars.Context:
+    """The current context, changed so that anyio knows without a task that asyncio is running."""
+    context = contextvars.copy_context()
+    sniffio: Any = sys.modules.get("sniffio")  # If it is there, anyio asks it.
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
+
+
+def eager_reader(sock: socket.socket) -> EagerReader | None:
+    """What reads this socket best on the running loop; None: wait until it is readable, and read."""
+    if on_trio():
+        return None
+    reader = EagerReader(sock)
+    return reader if reader.works() else None
