@@ -287,6 +287,28 @@ async def test_a_client_reloads_into_another_environment(tmp_path, wheels, scrip
             assert (await rival.about())[0] == "2.0"
 
 
+async def test_another_interpreter_brings_its_own_pip(tmp_path, wheels, script):
+    lines = [wheels["library"], wheels["2.0"]]
+    plugin = python_plugin(
+        script, env=lines, cache=tmp_path / "cache", python=INTERPRETER, installer="pip"
+    )
+    with anyio.fail_after(80):
+        async with plugin_client(plugin) as client:
+            version, prefix, _ = await client.proxy(Rival).about()
+    assert version == "2.0"
+    assert [one async for one in anyio.Path(prefix).glob("lib/python*/site-packages/pip")]
+
+
+async def test_a_manifest_lists_requirements(tmp_path, wheels, script):
+    assert script.name == "plugin.py"
+    needs = ", ".join(f'"{wheels[one]}"' for one in ("library", "1.0"))
+    (tmp_path / "plugin.plugin.toml").write_text(f"name = 'rival'\nenvironment = [{needs}]\n")
+    plugin = discover(folder=tmp_path, cache=tmp_path / "cache")["rival"]
+    with anyio.fail_after(80):
+        async with plugin_client(plugin) as client:
+            assert (await client.proxy(Rival).about())[0] == "1.0"
+
+
 async def test_uv_makes_them_where_it_is(tmp_path, wheels, script, monkeypatch):
     uv = pytest.importorskip("uv", reason="uv is not installed here")
     monkeypatch.setenv("PATH", os.path.dirname(uv.find_uv_bin()), prepend=os.pathsep)

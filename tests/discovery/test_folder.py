@@ -177,12 +177,15 @@ async def test_what_is_started_is_the_program_and_its_arguments(folder):
         ("program = 'app-not-executable'", "is not executable"),
         ("checksum = 'abc'", "checksum: 'abc' is no algorithm"),
         ("checksum = 'sha256:abc'", "checksum: the digest"),
-        ("environment = ['x']", "environment:"),
+        ("environment = ['x']", "environment: "),
+        ("environment = {}", "environment: "),
+        ("program = 'script.py'\nenvironment = ['a\\nb']", "more than one line"),
     ],
 )
 def test_a_bad_manifest_is_an_error_that_names_the_file_and_the_field(folder, text, said):
     path = folder / "app-a.plugin.toml"
-    path.write_text(text)
+    path.write_text(text.replace("'a\\nb'", '"a\\nb"'))
+    (folder / "script.py").touch()
     found = discover("app-*", folder)
     # Without what the manifest should have said, its program is not started; the others are there.
     assert [name for name in found if name != "a b"] == ["b", "link"]
@@ -193,6 +196,21 @@ def test_a_bad_manifest_is_an_error_that_names_the_file_and_the_field(folder, te
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     with pytest.raises(ConfigError, match="is wrong"):
         discover("app-*", folder, strict=True)
+
+
+async def test_an_archive_and_an_environment_beside_the_manifest(folder):
+    (folder / "app-z.pyz").touch()
+    plugin = manifest(folder, "program = 'app-z.pyz'", "app-z")
+    assert (await plugin.prepare()).command == [sys.executable, str(folder / "app-z.pyz")]
+    (folder / "app-z.plugin.toml").unlink()
+    (folder / "app-y.py").touch()
+    plugin = manifest(folder, "environment = 'venv'", "app-y")
+    with pytest.raises(ConfigError, match=f"{folder}/venv is no Python environment"):
+        await plugin.prepare()
+    (folder / "venv" / "bin").mkdir(parents=True)
+    (folder / "venv" / "bin" / "python3").symlink_to(sys.executable)
+    prepared = await plugin.prepare()
+    assert prepared.command == [str(folder / "venv/bin/python3"), str(folder / "app-y.py")]
 
 
 def test_a_manifest_without_a_program_says_which_is_missing(folder):

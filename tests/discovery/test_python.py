@@ -17,6 +17,7 @@ from pyvider_rpcplugin import (
     python_plugin,
 )
 from pyvider_rpcplugin.discovery import PreparedProgram
+from pyvider_rpcplugin.discovery._environments import cache_folder
 from tests.plugins import FOLDER
 
 SCRIPT = str(FOLDER / "echo_plugin.py")
@@ -70,6 +71,48 @@ async def test_an_interpreter_that_is_not_there_is_an_error(tmp_path):
         await plugin.prepare()
     plugin = python_plugin("no-such-script.py")
     with pytest.raises(ConfigError, match=r"cannot read the plugin's script .*no-such-script.py"):
+        await plugin.prepare()
+
+
+async def test_a_script_without_metadata_runs_in_the_interpreter_that_is_named():
+    plugin = python_plugin(SCRIPT, python=sys.executable)
+    assert (await plugin.prepare()).command == [sys.executable, SCRIPT]
+
+
+async def test_a_program_that_is_no_interpreter_has_to_be_given_one(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(ConfigError, match="no Python interpreter that plugins could run in"):
+        await python_plugin(SCRIPT).prepare()
+    plugin = python_plugin(SCRIPT, python=sys.executable)
+    assert (await plugin.prepare()).command[0] == sys.executable
+
+
+def test_the_folder_for_environments_is_that_of_the_user_for_caches(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == "/caches/pyvider-rpcplugin/environments"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert cache_folder() == "/home/ada/.cache/pyvider-rpcplugin/environments"
+
+
+async def test_what_a_callback_raises_is_logged_and_no_reason_to_stop(tmp_path, caplog):
+    plugin = python_plugin(
+        SCRIPT, env=[], cache=tmp_path, installer="pip", on_progress=lambda _: 1 / 0
+    )
+    first = await plugin.prepare()
+    assert "environment.callback_failed plugin=echo_plugin" in caplog.text
+    # One whose interpreter has gone is made anew.
+    os.unlink(first.command[0])
+    os.unlink(f"{first.command[0]}3")
+    assert await plugin.prepare() == first
+    assert os.access(first.command[0], os.X_OK)
+
+
+async def test_versions_of_python_that_make_no_sense_are_an_error(tmp_path):
+    script = tmp_path / "plugin.py"
+    script.write_text("# /// script\n# requires-python = 'new'\n# ///\n")
+    plugin = python_plugin(script, cache=tmp_path / "cache", installer="pip")
+    with pytest.raises(ConfigError, match="requires-python: 'new' says no versions of Python"):
         await plugin.prepare()
 
 
