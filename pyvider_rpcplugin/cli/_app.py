@@ -387,6 +387,7 @@ def bench_command(
             show_default=False,
         ),
     ],
+    place: From = None,
     cookie: Cookie = None,
     versions: Versions = None,
     env: Variables = None,
@@ -424,7 +425,7 @@ def bench_command(
 
     async def body() -> int:
         seen = await bench_plugin(
-            program,
+            chosen(program, place),
             options,
             method=called[0] if called else None,
             message=called[1] if len(called) > 1 else "{}",

@@ -20,6 +20,7 @@ from pyvider_rpcplugin.services import PLUGIN_SERVICE
 from pyvider_rpcplugin.services._wire import bytes_field
 
 from ._calls import KINDS, codec_of, forms
+from ._installed import words_of
 from ._reflect import Raw, catalogue_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from pyvider_rpcplugin import PluginProgram
     from pyvider_rpcplugin.client import RPCPluginClient
 
     from ._options import HostOptions
@@ -37,7 +39,7 @@ HEALTH = "grpc.health.v1.Health/Check"
 
 
 async def bench_plugin(
-    command: list[str],
+    command: list[str] | PluginProgram,
     options: HostOptions,
     *,
     method: str | None,
@@ -66,6 +68,8 @@ async def bench_plugin(
         RPCPluginError: It does not start, or has no such method.
         GRPCError: The first call failed.
     """
+    # Its environment may have to be made first, which is no part of a start.
+    words = await words_of(command, options)
     took: list[float] = []
     rounds: list[dict[str, Any]] = []
     name = HEALTH
@@ -79,7 +83,7 @@ async def bench_plugin(
             await call()
             rounds += [await _round(call, many, seconds) for many in callers]
     return {
-        "command": command,
+        "command": words,
         "method": name,
         "starts": starts,
         "start_seconds": {

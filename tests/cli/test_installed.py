@@ -65,6 +65,11 @@ def test_a_plugin_is_started_by_its_name(folder: Path):
     seen = as_json("inspect", "--json", "--from", str(folder), "greeter")
     assert seen["command"] == [sys.executable, str(folder / "greeter.py")]
     assert printed("doctor", "--from", str(folder), "greeter")
+    quick = ("--json", "--seconds", "0.1", "--callers", "1", "--starts", "1")
+    measured = as_json(
+        "bench", *quick, "--from", str(folder), "greeter", "--", "hello", '{"name": ""}'
+    )
+    assert measured["command"] == seen["command"]
     done = cli("inspect", "--from", str(folder), "nothing")
     assert done.returncode == 2
     assert "Installed: greeter." in done.stderr
