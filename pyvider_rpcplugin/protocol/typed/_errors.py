@@ -41,6 +41,8 @@ class RemoteError(GRPCError):
         traceback: The other side's traceback; empty where it does not tell.
     """
 
+    __module__ = "pyvider_rpcplugin"  # A traceback says where it is imported from.
+
     def __init__(
         self, status: Status, message: str | None, exception: str = "", traceback: str = ""
     ) -> None:
