@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = event_logger(__name__)
 
+_OK = Status.OK
+
 # Milliseconds after which a refused call may be tried again, at the earliest.
 _SHORTEST_PAUSE = 100
 # So many connections that are too many are told so at a time; all others are just closed.
@@ -68,13 +70,18 @@ class Admission:
         """Count a call."""
         if path not in self.vital:
             self.calls += 1
-            self.counts.started += path not in self.apart
+            if path not in self.apart:
+                self.counts.started += 1
 
     def end_call(self, path: str, status: Status) -> None:
         """Count it no longer as one that runs."""
         if path not in self.vital:
             self.calls -= 1
-            if path not in self.apart:
+            if path in self.apart:
+                pass
+            elif status is _OK:  # Nearly always, and so not by a call of its own.
+                self.counts.succeeded += 1
+            else:
                 self.counts.end(status)
 
     def has_room(self, connections: int) -> bool:

@@ -606,7 +606,8 @@ class _ServerConnection:
             self._finish(call, status)
             call.task = None
             self._calls.discard(call)
-            self._server.admission.end_call(call.head.path, call.ended_with(status).status)
+            # A handler may have sent another one itself.
+            self._server.admission.end_call(call.head.path, (call.final_status or status).status)
             if self._draining:
                 self._close_if_idle()
 

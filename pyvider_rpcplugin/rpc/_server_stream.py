@@ -53,6 +53,7 @@ class ServerStream(_Base[RecvT, SendT]):
         metadata: What came with the request.
         user_agent: How the client calls itself.
         peer: Who calls.
+        final_status: What the client was told; None before, and if it was told nothing.
 
     Cancellation:
         The handler is cancelled when the client gives the call up, when the deadline passes, and
@@ -63,7 +64,6 @@ class ServerStream(_Base[RecvT, SendT]):
         "_cancelled",
         "_cardinality",
         "_connection",
-        "_final_status",
         "_h2_stream",
         "_handler",
         "_initial_metadata_sent",
@@ -77,6 +77,7 @@ class ServerStream(_Base[RecvT, SendT]):
         "codec",
         "deadline",
         "due",
+        "final_status",
         "head",
         "metadata",
         "observers",
@@ -120,7 +121,7 @@ class ServerStream(_Base[RecvT, SendT]):
         self.task: Cancellable | None = None
         self.cancel_status: CallStatus | None = None
         self.observers: list[Callable[[CallStatus], object]] | None = None
-        self._final_status: CallStatus | None = None
+        self.final_status: CallStatus | None = None
         stream.owner = self
         encoding = server.encoding
         if encoding is not None and encoding.name in head.accepted_encodings:
@@ -366,7 +367,7 @@ class ServerStream(_Base[RecvT, SendT]):
         """Send the trailers, without asking anybody."""
         if self._trailers_sent:
             return
-        self._final_status = status
+        self.final_status = status
         stream = self._h2_stream
         if stream.closed:
             self._trailers_sent = True
@@ -411,11 +412,7 @@ class ServerStream(_Base[RecvT, SendT]):
         if self.observers is not None:
             from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some
 
-            notify(self.observers, self.ended_with(_CANCELLED))
-
-    def ended_with(self, status: CallStatus) -> CallStatus:
-        """The status that the client got; `status`, if it got none."""
-        return self._final_status or status
+            notify(self.observers, self.final_status or _CANCELLED)
 
     async def __aenter__(self) -> ServerStream[RecvT, SendT]:
         return self

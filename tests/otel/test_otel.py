@@ -307,7 +307,9 @@ def test_it_is_loaded_by_nothing_but_its_use() -> None:
     code = (
         "import sys, pyvider_rpcplugin as p; p.plugin_client(['x']); p.plugin_server(handler=object);"
         "import pyvider_rpcplugin.otel;"
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+        "own = {'admin', 'client.statistics', 'client._snapshot', 'rpc.statistics'};"
+        "own = {'pyvider_rpcplugin.' + name for name in own};"
+        "print([one for one in sys.modules if one.startswith('opentelemetry') or one in own])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
