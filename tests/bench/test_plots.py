@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 from tests.bench.curves import quantiles
-from tests.bench.plots import PAGE, RESULTS, TABLES, filled
+from tests.bench.peers import PEERS
+from tests.bench.plots import NAMES, PAGE, RESULTS, TABLES, filled
+from tests.bench.startup import STARTERS
 
 
 def test_the_tables_of_the_page_are_those_of_its_results() -> None:
@@ -28,3 +30,7 @@ def test_quantiles_are_values_that_were_measured() -> None:
     assert (taken["0"], taken["0.5"], taken["0.99"], taken["0.999"]) == (0, 500, 990, 999)
     assert taken["1"] == 1000
     assert quantiles([]) == {}
+
+
+def test_the_page_has_a_name_for_whatever_is_measured() -> None:
+    assert {*PEERS, *STARTERS} - set(NAMES) == set()
