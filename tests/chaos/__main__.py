@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import tempfile
+import time
 
 import anyio
 
@@ -23,9 +24,11 @@ def main() -> int:
     parser.add_argument(
         "parts", nargs="*", help="of: faults, hosts, restarts, many; all by default"
     )
-    parser.add_argument("--faults", type=int, default=2000, help="in all, half on each loop")
-    parser.add_argument("--hosts", type=int, default=100, help="how many hosts are killed")
-    parser.add_argument("--calls", type=int, default=10_000, help="while plugins are killed")
+    parser.add_argument("--faults", type=int, default=2000, help="on each loop")
+    parser.add_argument("--hosts", type=int, default=100, help="how many are killed, on each loop")
+    parser.add_argument(
+        "--calls", type=int, default=10_000, help="while plugins are killed, on each loop"
+    )
     parser.add_argument("--plugins", type=int, default=100, help="under one host")
     parser.add_argument("--loop", choices=["asyncio", "trio"], help="only on this one")
     parser.add_argument("--seed", type=int, help="by default another one each time")
@@ -43,14 +46,16 @@ def main() -> int:
             tempfile.tempdir = folder
             os.environ["TMPDIR"] = folder
             for loop in loops:
-                wrong += _part(part, loop, seed, options, len(loops))
+                began = time.monotonic()
+                wrong += _part(part, loop, seed, options)
+                print(f"  {part} on {loop} took {time.monotonic() - began:.0f} s", flush=True)
     print("all is well" if not wrong else "\n".join(["WRONG:", *wrong]))
     return bool(wrong)
 
 
-def _part(part: str, loop: str, seed: int, options: argparse.Namespace, share: int) -> list[str]:
+def _part(part: str, loop: str, seed: int, options: argparse.Namespace) -> list[str]:
     if part == "faults":
-        run = Run(seed, options.faults // share, loop)
+        run = Run(seed, options.faults, loop)
         anyio.run(run.run, backend=loop)
         gc.collect()
         print(run.report(), f"({grown(run):+.1%})", flush=True)
@@ -58,9 +63,9 @@ def _part(part: str, loop: str, seed: int, options: argparse.Namespace, share: i
             run.wrong.append(f"the host's memory has grown by {grown(run):.1%}")
         return run.wrong
     if part == "hosts":
-        return hosts.kill_many(seed, options.hosts // share, loop)
+        return hosts.kill_many(seed, options.hosts, loop)
     if part == "restarts":
-        return anyio.run(restarts.run, loop, options.calls // share, backend=loop)
+        return anyio.run(restarts.run, loop, options.calls, backend=loop)
     return anyio.run(many.run, loop, options.plugins, backend=loop)
 
 

@@ -60,6 +60,8 @@ class Run:
         self.once: set[str] = set()
         self.resident: list[int] = []
         self.longest = 0.0
+        self.executed = self.repeated = 0
+        self.left: list[str] = []
         self._number = 0
         self._relays = Relays()
         self._done = False
@@ -108,6 +110,11 @@ class Run:
             f"  {sum(self.faults.values())} faults {dict(sorted(self.faults.items()))}",
             f"  {sum(self.calls.values())} calls {dict(sorted(self.calls.items()))}",
             f"  the latest was {max(self.longest, 0):.2f} s over its deadline",
+            (
+                f"  {self.executed} calls that are not idempotent were executed, "
+                f"{self.repeated} of them more than once"
+            ),
+            f"  left behind: {'; '.join(self.left) or 'nothing'}",
             f"  host's memory: middle {self.middle >> 10} KiB, end {self.resident[-1] >> 10} KiB",
         ]
         lines += [f"    {count} {reason}" for reason, count in self.reasons.most_common(12)]
@@ -213,6 +220,8 @@ class Run:
     def _count_executions(self, journal: Path) -> None:
         executed = Counter(journal.read_text().split() if journal.exists() else ())
         repeated = [text for text, count in executed.items() if count > 1 and text in self.once]
+        self.executed = len(executed.keys() & self.once)
+        self.repeated = len(repeated)
         if repeated:
             self.wrong.append(f"executed more than once: {repeated[:10]}")
         missing = self.answered - executed.keys()
@@ -227,7 +236,7 @@ class Run:
         tasks: int,
     ) -> None:
         gc.collect()
-        left: list[str] = [
+        left = self.left = [
             f"process {child.pid} {child.cmdline()}"
             for child in psutil.Process().children()
             if child.pid not in children
