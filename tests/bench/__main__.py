@@ -1,4 +1,8 @@
-"""``python -m tests.bench``: measures, prints a table of ratios, and writes JSON."""
+"""``python -m tests.bench``: measures, prints tables of ratios, and writes JSON.
+
+It ends with status 1 if something became worse than it was, or could not be measured of this
+library.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,33 @@ import datetime as dt
 import json
 import os
 import platform
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.calls import measure_calls
+from tests.bench.costs import COST_PEERS, measure_costs
 from tests.bench.curves import CURVE_PEERS, measure_curves
 from tests.bench.environments import Environments, stage
+from tests.bench.goals import figures, keep, kept, worse
 from tests.bench.peers import BASELINE, PEERS
-from tests.bench.report import Results, as_text
-from tests.bench.startup import STARTERS, measure_failures, measure_imports, measure_startup
+from tests.bench.report import OURS, Results, as_text
+from tests.bench.startup import (
+    STARTERS,
+    measure_failures,
+    measure_idle,
+    measure_imports,
+    measure_many,
+    measure_startup,
+)
 from tests.bench.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECTIONS = ("curves", "startup", "imports", "failures")
+SECTIONS = ("curves", "startup", "many", "idle", "costs", "imports", "failures")
 
 
 def arguments() -> argparse.Namespace:
@@ -43,6 +57,9 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=0.3, help="of work in one round, about (0.3)"
     )
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    parser.add_argument(
+        "--keep", action="store_true", help="take what was measured for what was reached"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the results")
     parser.add_argument(
         "--environments",
@@ -85,7 +102,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def main() -> None:
+def main() -> int:
     options = arguments()
     rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.seconds)
     only: list[str] = options.only or [*WORKLOADS, *SECTIONS]
@@ -107,14 +124,25 @@ def main() -> None:
             versions = {k: v for peer in calls.versions.values() for k, v in peer.items()}
             facts["versions"] = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
             results = results._replace(calls=calls)
-        peers = [peer for peer in peers if peer.name in CURVE_PEERS]
-        if "curves" in only and peers:
-            curves = measure_curves(peers, environments, place, rounds=rounds, seconds=seconds)
+        curve_peers = [peer for peer in peers if peer.name in CURVE_PEERS]
+        if "curves" in only and curve_peers:
+            curves = measure_curves(
+                curve_peers, environments, place, rounds=rounds, seconds=seconds
+            )
             results = results._replace(curves=curves)
         starters = [STARTERS[name] for name in STARTERS if name in names]
         if "startup" in only and starters:
             startup = measure_startup(starters, environments, place, rounds)
             results = results._replace(startup=startup)
+        if "many" in only:
+            results = results._replace(many=measure_many(environments, place, rounds))
+        idle = [name for name in OURS if name in names]
+        if "idle" in only and idle:
+            results = results._replace(idle=measure_idle(idle, environments, place))
+        cost_peers = [peer for peer in peers if peer.name in COST_PEERS]
+        if "costs" in only and cost_peers:
+            costs = measure_costs(cost_peers, environments, place, seconds=seconds)
+            results = results._replace(costs=costs)
         if "imports" in only:
             results = results._replace(imports=measure_imports(environments, place, rounds))
         backends = [PEERS[name].backend for name in names if name.startswith("ours-")]
@@ -123,16 +151,32 @@ def main() -> None:
             results = results._replace(failures=failures)
     facts["load after"] = f"{os.getloadavg()[0]:.2f}"
     print(as_text(results))
+    measured = figures(results)
+    sections = {
+        name: value.as_json()
+        for name, value in results._asdict().items()
+        if name != "about" and value is not None
+    }
     if options.json is not None:
-        sections = {
-            name: value.as_json()
-            for name, value in results._asdict().items()
-            if name != "about" and value is not None
-        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"about": facts, "baseline": BASELINE, **sections}
+        before = kept()
+        goals = [figure._asdict() | {"before": before.get(figure.name)} for figure in measured]
+        whole = {"about": facts, "baseline": BASELINE, **sections, "goals": goals}
         options.json.write_text(json.dumps(whole, indent=2) + "\n")
+    complaints = [f"worse than before: {figure.name}" for figure in worse(measured, kept())]
+    complaints += [
+        f"not measured: {name}"
+        for section in sections.values()
+        for name in section["failures"]
+        if "ours" in name or "typed" in name
+    ]
+    if options.keep:
+        keep(measured)
+    elif complaints:
+        print("\n".join(complaints), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ from tests.bench.processes import Child, ChildError, progress
 from tests.bench.workloads import Workload, count_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.environments import Environments
@@ -149,11 +149,9 @@ class _RunningPeer:
         self._starts += 1
         address = str(self._stage / f"{self._peer.name}-{self._starts}")
         try:
-            for role in ["server", "client"] if self._peer.has_server else ["client"]:
-                command = [self._python, "-m", "tests.bench.child", self._peer.name, role, address]
-                variables = child_variables(TMPDIR=str(self._stage / "tmp"))
-                self._children.append(Child(command, self._stage, variables))
-                report = self._children[-1].report(TIMEOUT)
+            for child in started(self._peer, self._python, self._stage, address):
+                self._children.append(child)
+                report = child.report(TIMEOUT)
                 self._results.versions[self._peer.name] = report["versions"]
         except ChildError as error:
             self._results.failures[self._peer.name] = str(error)
@@ -170,6 +168,15 @@ class _RunningPeer:
 
     def _report(self, workload: Workload, count: int) -> dict[str, Any]:
         return self._children[-1].ask(f"{workload.name} {count}", TIMEOUT)
+
+
+def started(
+    peer: Peer, python: str, stage: Path, address: str, **variables: str
+) -> Iterator[Child]:
+    """Start a peer's processes, each when it is asked for: the server must be there first."""
+    for role in ["server", "client"] if peer.has_server else ["client"]:
+        command = [python, "-m", "tests.bench.child", peer.name, role, address]
+        yield Child(command, stage, child_variables(TMPDIR=str(stage / "tmp"), **variables))
 
 
 def rate_of(workload: Workload, count: int, report: Mapping[str, float]) -> float:

@@ -1,7 +1,8 @@
 """A process of the benchmark: the server or the client of one peer.
 
 ``python -m tests.bench.child PEER server|client ADDRESS``. It reports on stdout, one JSON value a
-line, and ends when stdin does.
+line, and ends when stdin does. The line ``counts`` asks for what it has counted, if it was told to
+count at all.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Any
 import anyio
 
 # Not relative: `anyio.to_process` runs this file again, outside of its package.
+from tests.bench import counting
 from tests.bench.peers import PEERS, Peer
 from tests.bench.workloads import CURVES, WORKLOADS, timed
+
+COUNTS = "counts\n"
 
 
 def main() -> None:
@@ -32,8 +36,10 @@ def main() -> None:
         os.write(reports, json.dumps(value).encode() + b"\n")
 
     module = importlib.import_module(f"tests.bench.peers.{peer.module}")
+    if counting.VARIABLE in os.environ:
+        counting.start()
     if role == "server":
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Thread(target=_end_with_stdin, args=[report], daemon=True).start()
         module.serve(address, peer.backend, lambda: report({"versions": _versions(peer)}))
     else:
         anyio.run(_client, module, peer, address, report, backend=peer.backend)
@@ -44,6 +50,9 @@ async def _client(module: Any, peer: Peer, address: str, report: Any) -> None:
         report({"versions": _versions(peer)})
         # The loop is blocked between two measurements, on purpose: nothing else is to be done.
         for line in sys.stdin:
+            if line == COUNTS:
+                report(counting.counts)
+                continue
             name, count = line.split()
             try:
                 done = await timed((WORKLOADS | CURVES)[name], caller, int(count))
@@ -56,8 +65,10 @@ async def _client(module: Any, peer: Peer, address: str, report: Any) -> None:
                 report(done)
 
 
-def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+def _end_with_stdin(report: Any) -> None:
+    for line in sys.stdin:
+        if line == COUNTS:
+            report(counting.counts)
     os._exit(0)
 
 

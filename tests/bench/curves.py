@@ -26,6 +26,8 @@ class CurveResults(NamedTuple):
     """The rates, by workload."""
     latencies: dict[str, dict[str, list[int]]]
     """By workload and peer: what each call took, in microseconds, of all rounds."""
+    slowest: dict[str, dict[str, list[float]]]
+    """By workload and peer: the time of the slowest call of each round, by that round's median."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the rates, and of the latencies their quantiles."""
@@ -40,7 +42,11 @@ class CurveResults(NamedTuple):
             "rates": rates,
             "latencies": {
                 str(callers): {
-                    peer: {"calls": len(found), "microseconds": quantiles(found)}
+                    peer: {
+                        "calls": len(found),
+                        "microseconds": quantiles(found),
+                        "slowest": self.slowest[f"latency_{callers}"][peer],
+                    }
                     for peer, found in self.latencies.get(f"latency_{callers}", {}).items()
                 }
                 for callers in TIMED_CALLERS
@@ -61,10 +67,13 @@ def measure_curves(
 ) -> CurveResults:
     """Run each peer with each number of callers, once in each round."""
     latencies: dict[str, dict[str, list[int]]] = {}
+    slowest: dict[str, dict[str, list[float]]] = {}
 
     def keep(workload: str, peer: str, report: dict[str, Any]) -> None:
-        if "microseconds" in report:
-            latencies.setdefault(workload, {}).setdefault(peer, []).extend(report["microseconds"])
+        if found := report.get("microseconds"):
+            latencies.setdefault(workload, {}).setdefault(peer, []).extend(found)
+            beside = max(found) / statistics.median(found)
+            slowest.setdefault(workload, {}).setdefault(peer, []).append(beside)
 
     calls = measure_calls(
         peers,
@@ -75,4 +84,4 @@ def measure_curves(
         seconds=seconds,
         on_report=keep,
     )
-    return CurveResults(calls, latencies)
+    return CurveResults(calls, latencies, slowest)

@@ -29,6 +29,7 @@ NAMES = {
     "ours-asyncio": "this library, asyncio",
     "ours-trio": "this library, trio",
     "grpcio": "grpcio (grpc.aio)",
+    "grpcio-tls": "grpcio (grpc.aio), mutual TLS",
     "grpclib": "grpclib",
     "purerpc-asyncio": "purerpc, asyncio",
     "purerpc-trio": "purerpc, trio",
@@ -43,9 +44,13 @@ NAMES = {
     "execnet": "execnet",
     "to_process-asyncio": "anyio.to_process, asyncio",
     "to_process-trio": "anyio.to_process, trio",
+    "typed-tls-asyncio": "this library, asyncio, typed service, mutual TLS",
     "floor": "two interpreters that exchange a line",
+    "floor-typed": "the same without generated code",
     "pyvider-rpcplugin-0.5.5": "pyvider-rpcplugin 0.5.5 (grpcio)",
+    "pyvider-rpcplugin-0.5.5-tls": "pyvider-rpcplugin 0.5.5 (grpcio), mutual TLS",
     "python-plugin-0.1.0": "python-plugin 0.1.0 (grpclib)",
+    "python-plugin-0.1.0-tls": "python-plugin 0.1.0 (grpclib), mutual TLS",
 }
 COLOURS = {
     "ours-asyncio": "#1b6ac9",
@@ -58,13 +63,17 @@ COLOURS = {
 GRPC = ("ours-asyncio", "ours-trio", "grpcio", "grpclib", "purerpc-trio")
 STARTS = (
     "floor",
+    "floor-typed",
     "grpcio",
     "ours-asyncio",
     "ours-trio",
     "ours-tls-asyncio",
     "ours-tls-trio",
+    "typed-tls-asyncio",
     "python-plugin-0.1.0",
+    "python-plugin-0.1.0-tls",
     "pyvider-rpcplugin-0.5.5",
+    "pyvider-rpcplugin-0.5.5-tls",
 )
 
 
@@ -224,7 +233,10 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
 def _bars(axes: Any, peers: Iterable[str], values: Mapping[str, float], digits: int = 0) -> None:
     shown = [peer for peer in peers if peer in values]
     heights = [values[peer] for peer in shown]
-    colours = [COLOURS.get(peer, "#5b8fce" if "ours" in peer else "#b9b9b9") for peer in shown]
+    ours = ("ours", "typed")
+    colours = [
+        COLOURS.get(peer, "#5b8fce" if peer.startswith(ours) else "#b9b9b9") for peer in shown
+    ]
     bars = axes.barh([NAMES[peer] for peer in shown], heights, color=colours, height=0.7)
     axes.bar_label(bars, [number(value, digits) for value in heights], padding=4)
     axes.invert_yaxis()
@@ -250,8 +262,9 @@ def draw_calls(results: Mapping[str, Any]) -> Any:
 
 def draw_streams(results: Mapping[str, Any]) -> Any:
     """Streams, and large messages."""
-    names = ["server_stream", "client_stream", "ping_pong", "large_echo"]
-    return _workloads(results, names, (8, 8.4))
+    names = ["server_stream", "client_stream", "ping_pong", "large_echo", "large_stream"]
+    measured = [name for name in names if name in results["calls"]["medians"]]
+    return _workloads(results, measured, (8, 2.1 * len(measured)))
 
 
 def draw_ratios(results: Mapping[str, Any]) -> Any:
@@ -311,7 +324,7 @@ def draw_latencies(results: Mapping[str, Any]) -> Any:
     import matplotlib.pyplot as plt
 
     found = results["curves"]["latencies"]
-    figure, places = plt.subplots(1, len(found), figsize=(8, 3.9), sharey=True)
+    figure, places = plt.subplots(1, len(found), figsize=(4 * len(found), 3.9), sharey=True)
     shares = ["0", "0.1", "0.25", "0.5", "0.75", "0.9", "0.95", "0.98", "0.99", "0.995", "0.998"]
     shares.append("0.999")
     marked = {"0.5": "50 %", "0.9": "90 %", "0.99": "99 %", "0.999": "99.9 %"}
@@ -322,7 +335,7 @@ def draw_latencies(results: Mapping[str, Any]) -> Any:
             taken = [peers[peer]["microseconds"][share] / 1000 for share in shares]
             axes.plot(across, taken, color=COLOURS[peer], label=NAMES[peer])
         axes.set_yscale("log")
-        ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+        ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xticks([-math.log10(1 - float(share)) for share in marked], list(marked.values()))
@@ -338,7 +351,7 @@ def draw_startup(results: Mapping[str, Any]) -> Any:
     import matplotlib.pyplot as plt
 
     medians = results["startup"]["medians"]
-    figure, axes = plt.subplots(figsize=(8, 3.2))
+    figure, axes = plt.subplots(figsize=(8, 4.2))
     _bars(axes, STARTS, {name: found["first"] * 1000 for name, found in medians.items()})
     axes.set_title("from the plugin's start to its first reply, ms", loc="left", fontsize=10.5)
     return figure

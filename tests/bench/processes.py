@@ -43,6 +43,10 @@ class Child:
         self._output = self._process.stdout
         self._unread = b""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, line: str, timeout: float) -> dict[str, Any]:
         """Send a line, and return the report that follows."""
         try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.bench.costs import SIDES, SYSTEM_CALLS
+from tests.bench.goals import figures, kept
 from tests.bench.peers import BASELINE, PEERS
-from tests.bench.startup import FLOOR, STARTERS
+from tests.bench.startup import FLOOR, MANY, STARTERS
 from tests.bench.workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.bench.calls import CallResults
+    from tests.bench.costs import CostResults
     from tests.bench.curves import CurveResults
     from tests.bench.startup import Samples
 
@@ -26,6 +29,9 @@ class Results(NamedTuple):
     calls: CallResults | None = None
     curves: CurveResults | None = None
     startup: Samples | None = None
+    many: Samples | None = None
+    idle: Samples | None = None
+    costs: CostResults | None = None
     imports: Samples | None = None
     failures: Samples | None = None
 
@@ -52,10 +58,17 @@ def as_text(results: Results) -> str:
         parts += _curves(results.curves)
     if results.startup is not None:
         parts += _startup(results.startup)
+    if results.many is not None:
+        parts += _many(results.many)
+    if results.idle is not None:
+        parts += _idle(results.idle)
+    if results.costs is not None:
+        parts += _costs(results.costs)
     if results.imports is not None:
         parts += _imports(results.imports)
     if results.failures is not None:
         parts += _failures(results.failures)
+    parts += _goals(results)
     return "\n\n".join(parts)
 
 
@@ -186,33 +199,89 @@ def _curves(curves: CurveResults) -> list[str]:
 
 def _startup(samples: Samples) -> list[str]:
     names = [name for name in STARTERS if samples.values.get(name)]
-    others = ["grpcio", "pyvider-rpcplugin-0.5.5", FLOOR]
+    others = ["grpcio", "pyvider-rpcplugin-0.5.5", "pyvider-rpcplugin-0.5.5-tls", FLOOR]
     beside = [f"x {name}" for name in others]
-    rows = [["start to first reply", "ms", "again, ms", *beside, "at most", "reached"]]
+    rows = [["start to first reply", "ms", "again, ms", *beside]]
     memory = [["idle plugin after a call", "RSS MiB", "PSS MiB"]]
     for name in names:
         first = samples.median(name, "first")
-        firsts = {other: samples.median(other, "first") for other in STARTERS}
-        goals = STARTERS[name].goals
-        rows.append(
-            [
-                name,
-                _milliseconds(first),
-                _milliseconds(samples.median(name, "again")),
-                *(ratio(first, firsts[other]) for other in others),
-                ", ".join(f"{goal:g} x {other}" for other, goal in goals),
-                " / ".join(_at_most(first, firsts[other], goal) for other, goal in goals),
-            ]
-        )
+        again = samples.median(name, "again")
+        ratios = (ratio(first, samples.median(other, "first")) for other in others)
+        rows.append([name, _milliseconds(first), _milliseconds(again), *ratios])
         sizes = (samples.median(name, field) for field in ("rss_kib", "pss_kib"))
         memory.append([name, *(_number(size and size / 1024) for size in sizes)])
     return [table(rows), table(memory), *_not_measured(samples.failures)]
 
 
-def _at_most(value: float | None, other: float | None, goal: float) -> str:
-    if value is None or not other:
-        return NOTHING
-    return "yes" if value / other <= goal else "NO"
+def _many(samples: Samples) -> list[str]:
+    floor = samples.median(FLOOR, "seconds")
+    rows = [[f"{MANY} plugins of one host, from first start to last reply", "s", f"x {FLOOR}"]]
+    for name in samples.values:
+        seconds = samples.median(name, "seconds")
+        shown = NOTHING if seconds is None else f"{seconds:.2f}"
+        rows.append([name, shown, ratio(seconds, floor)])
+    return [table(rows), *_not_measured(samples.failures)]
+
+
+def _idle(samples: Samples) -> list[str]:
+    rows = [["what an idle one takes", "plugin's side, KiB", "host's side, KiB"]]
+    rows += [
+        [name, *(_number(samples.median(name, side)) for side in SIDES)] for name in samples.values
+    ]
+    return [table(rows), *_not_measured(samples.failures)]
+
+
+def _costs(costs: CostResults) -> list[str]:
+    """What is done for each call, in the plugin's process and in the host's."""
+    parts = []
+    for name, peers in costs.values.items():
+        rows = [
+            [
+                f"{WORKLOADS[name].title}: plugin / host",
+                "steps of the loop",
+                "system calls",
+                "of them sends",
+                "times asleep",
+                "processor, us",
+            ]
+        ]
+        for peer, sides in peers.items():
+            found = [sides.get(side, {}) for side in SIDES]
+            calls = [
+                sum(one[kind] for kind in SYSTEM_CALLS) if "sends" in one else None for one in found
+            ]
+            columns = [
+                [one.get("steps") for one in found],
+                calls,
+                *([one.get(kind) for one in found] for kind in ("sends", "switches", "cpu_us")),
+            ]
+            rows.append([peer, *(_both(column) for column in columns)])
+        parts.append(table(rows))
+    return [*parts, *_not_measured(costs.failures)]
+
+
+def _both(values: Sequence[float | None]) -> str:
+    return " / ".join(NOTHING if value is None else f"{value:.2f}" for value in values)
+
+
+def _goals(results: Results) -> list[str]:
+    """All goals in one place, beside what was reached before."""
+    before = kept()
+    rows = [["goal", "measured", "aim", "reached", "before", ""]]
+    for figure in figures(results):
+        was = before.get(figure.name)
+        words = {None: NOTHING, True: "yes", False: "NO"}
+        rows.append(
+            [
+                figure.name,
+                NOTHING if figure.value is None else f"{figure.value:.2f}",
+                f"{'at most ' if figure.at_most else ''}{figure.goal:g}",
+                words[figure.reached],
+                NOTHING if was is None else f"{was:.2f}",
+                "WORSE" if was is not None and figure.is_worse_than(was) else "",
+            ]
+        )
+    return [table(rows)] if len(rows) > 1 else []
 
 
 def _imports(samples: Samples) -> list[str]:

@@ -1,4 +1,4 @@
-"""Measures start-up, memory, imports, and how fast failures arrive."""
+"""Measures start-up, memory, imports, many plugins, and how fast failures arrive."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0
 FLOOR = "floor"
+MANY = 50
+# They take long, and waver less than one start does.
+MOST_ROUNDS_OF_MANY = 3
 
 
 class Starter(NamedTuple):
@@ -35,6 +38,8 @@ class Starter(NamedTuple):
     arguments: tuple[str, ...] = ()
     goals: tuple[tuple[str, float], ...] = ()
     """At most so many times the time of the other."""
+    memory_goal: tuple[str, float] | None = None
+    """At most so many times what the other's plugin takes."""
     auto_mtls: bool = False
 
 
@@ -42,12 +47,14 @@ STARTERS = {
     starter.name: starter
     for starter in [
         Starter(FLOOR, "floor"),
+        Starter("floor-typed", "floor", arguments=("typed",)),
         Starter("grpcio", "grpcio"),
         Starter(
             "ours-asyncio",
             "ours",
             arguments=("asyncio",),
             goals=(("grpcio", 2.0), ("pyvider-rpcplugin-0.5.5", 0.6)),
+            memory_goal=("pyvider-rpcplugin-0.5.5", 0.6),
         ),
         Starter(
             "ours-trio",
@@ -59,7 +66,13 @@ STARTERS = {
             "ours-tls-asyncio",
             "ours",
             arguments=("asyncio",),
-            goals=(("ours-asyncio", 1.25),),
+            goals=(
+                ("ours-asyncio", 1.25),
+                ("pyvider-rpcplugin-0.5.5-tls", 0.5),
+                ("python-plugin-0.1.0-tls", 0.75),
+                (FLOOR, 1.4),
+            ),
+            memory_goal=("pyvider-rpcplugin-0.5.5-tls", 0.6),
             auto_mtls=True,
         ),
         Starter(
@@ -69,8 +82,21 @@ STARTERS = {
             goals=(("ours-trio", 1.25),),
             auto_mtls=True,
         ),
+        Starter(
+            "typed-tls-asyncio",
+            "typed",
+            arguments=("asyncio",),
+            goals=(
+                ("pyvider-rpcplugin-0.5.5-tls", 0.4),
+                ("python-plugin-0.1.0-tls", 0.75),
+                ("floor-typed", 1.4),
+            ),
+            auto_mtls=True,
+        ),
         Starter("pyvider-rpcplugin-0.5.5", "pyvider", "pyvider"),
+        Starter("pyvider-rpcplugin-0.5.5-tls", "pyvider", "pyvider", auto_mtls=True),
         Starter("python-plugin-0.1.0", "pyplugin", "pyplugin"),
+        Starter("python-plugin-0.1.0-tls", "pyplugin", "pyplugin", auto_mtls=True),
     ]
 }
 
@@ -89,6 +115,10 @@ IMPORTS = {
     "pyvider.rpcplugin 0.5.5": ("pyvider", "import pyvider.rpcplugin"),
     "pyplugin 0.1.0": ("pyplugin", "import pyplugin"),
 }
+
+
+# What one of them may take at most in the plugin, in KiB.
+IDLE_GOALS = {"stream": 12, "connection": 96}
 
 
 class Samples(NamedTuple):
@@ -137,7 +167,7 @@ def measure_startup(
             host, plugin = (str(scripts / f"{starter.script}_{x}.py") for x in ("host", "plugin"))
             command = [python, host, python, plugin, *starter.arguments]
             try:
-                # Others cannot do TLS, so those that can are told not to, mostly.
+                # The bare ones cannot do TLS, so those that can are told not to, mostly.
                 auto_mtls = "true" if starter.auto_mtls else "false"
                 value = run_script(command, stage, PLUGIN_AUTO_MTLS=auto_mtls)
             except ScriptError as error:
@@ -174,6 +204,53 @@ def measure_imports(environments: Environments, stage: Path, rounds: int) -> Sam
                     samples.failures[name] = _last_line(result.stderr)
                 elif round_number:
                     samples.values[name].append({"seconds": taken})
+    progress("")
+    return samples
+
+
+def measure_many(environments: Environments, stage: Path, rounds: int) -> Samples:
+    """Time the start of many plugins of one host, until all of them have replied."""
+    hosts = {
+        FLOOR: ("floor", ()),
+        "ours-tls-asyncio": ("ours", ("asyncio",)),
+        "ours-tls-trio": ("ours", ("trio",)),
+    }
+    samples = Samples({name: [] for name in hosts}, {})
+    python = environments.python("main")
+    assert python is not None
+    scripts = stage / "tests" / "bench" / "scripts"
+    rounds = min(rounds, MOST_ROUNDS_OF_MANY)
+    for round_number in range(rounds):
+        progress(f"{MANY} plugins: round {round_number + 1} of {rounds}")
+        for name in rotated(list(hosts), round_number):
+            script, arguments = hosts[name]
+            command = [python, str(scripts / f"{script}_many_host.py"), str(MANY), python]
+            command += [str(scripts / f"{script}_plugin.py"), *arguments]
+            try:
+                samples.values[name].append(run_script(command, stage))
+            except ScriptError as error:
+                samples.failures[name] = str(error)
+    progress("")
+    return samples
+
+
+def measure_idle(peers: Sequence[str], environments: Environments, stage: Path) -> Samples:
+    """See what an idle stream takes, and an idle connection."""
+    samples = Samples({}, {})
+    python = environments.python("main")
+    assert python is not None
+    script = str(stage / "tests" / "bench" / "scripts" / "idle.py")
+    for peer in peers:
+        for kind in IDLE_GOALS:
+            progress(f"memory: {peer}")
+            name = f"{kind} / {peer}"
+            try:
+                address = str(stage / f"idle-{kind}-{peer}")
+                found = run_script([python, script, peer, kind, address], stage)
+            except ScriptError as error:
+                samples.failures[name] = str(error)
+            else:
+                samples.values[name] = [found]
     progress("")
     return samples
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SMALL = b"x" * 32
 LARGE = b"x" * (3 << 20)
+MEBIBYTE = b"x" * (1 << 20)
 
 
 class Workload(NamedTuple):
@@ -62,6 +63,10 @@ async def _ping_pong(caller: Caller, count: int) -> None:
     await caller.ping_pong(SMALL, count)
 
 
+async def _large_stream(caller: Caller, count: int) -> None:
+    await caller.server_stream(MEBIBYTE, count)
+
+
 async def _large(caller: Caller, count: int) -> None:
     await caller.unary(LARGE, count)
 
@@ -76,7 +81,7 @@ WORKLOADS = {
             _many_callers,
             warm_up=640,
             step=64,
-            goals=(3, 2.5),
+            goals=(4.5, 3.8),
             tls_goal=0.8,
             typed_goal=1,
         ),
@@ -87,7 +92,7 @@ WORKLOADS = {
             _one_caller,
             warm_up=200,
             calls_only=True,
-            goals=(1.7, 1.5),
+            goals=(2.5, 2.2),
             tls_goal=0.7,
             typed_goal=1,
         ),
@@ -97,7 +102,7 @@ WORKLOADS = {
             "turns/s",
             _ping_pong,
             warm_up=200,
-            goals=(1.4, 1.1),
+            goals=(2, 1.5),
         ),
         Workload(
             "server_stream",
@@ -105,7 +110,7 @@ WORKLOADS = {
             "messages/s",
             _server_stream,
             warm_up=1000,
-            goals=(8, 8),
+            goals=(15, 12),
         ),
         Workload(
             "client_stream",
@@ -113,7 +118,7 @@ WORKLOADS = {
             "messages/s",
             _client_stream,
             warm_up=1000,
-            goals=(8, 8),
+            goals=(15, 12),
         ),
         Workload(
             "large_echo",
@@ -123,6 +128,14 @@ WORKLOADS = {
             warm_up=3,
             # Both ways.
             scale=6,
+            goals=(1.5, 1.5),
+        ),
+        Workload(
+            "large_stream",
+            "server stream 1 MiB",
+            "MiB/s",
+            _large_stream,
+            warm_up=8,
             goals=(1, 1),
         ),
     ]
@@ -131,7 +144,7 @@ WORKLOADS = {
 
 # For the curves: rates and latencies by the number of callers.
 CALLERS = (1, 4, 16, 64, 256, 1000)
-TIMED_CALLERS = (1, 64)
+TIMED_CALLERS = (1, 64, 1000)
 
 
 def _callers(number: int) -> Workload:

@@ -59,6 +59,7 @@ PEERS = {
         Peer("typed-asyncio", "typed", "asyncio", distributions=("msgspec",)),
         Peer("typed-trio", "typed", "trio"),
         Peer(BASELINE, "grpcio", "asyncio", distributions=("grpcio", "protobuf")),
+        Peer("grpcio-tls", "grpcio_tls", "asyncio"),
         Peer("grpclib", "grpclib", "asyncio", distributions=("grpclib", "h2", "hpack")),
         Peer("purerpc-asyncio", "purerpc", "asyncio", "purerpc", ("purerpc", "anyio")),
         Peer("purerpc-trio", "purerpc", "trio", "purerpc", ("purerpc", "trio")),

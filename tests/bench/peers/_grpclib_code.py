@@ -37,10 +37,10 @@ class Echo(EchoBase):
 
 class GrpclibCaller:
     def __init__(self, channel: Channel) -> None:
-        self._stub = EchoStub(channel)
+        self.stub = EchoStub(channel)
 
     async def unary(self, payload: bytes, count: int) -> None:
-        call = self._stub.Unary
+        call = self.stub.Unary
         message = Message(data=payload)
         reply: Message | None = None
         for _ in range(count):
@@ -49,7 +49,7 @@ class GrpclibCaller:
 
     async def server_stream(self, payload: bytes, count: int) -> None:
         received = 0
-        async with self._stub.ServerStream.open() as stream:
+        async with self.stub.ServerStream.open() as stream:
             request = Message(data=count.to_bytes(4, "big") + payload[4:])
             await stream.send_message(request, end=True)
             while await stream.recv_message() is not None:
@@ -58,7 +58,7 @@ class GrpclibCaller:
 
     async def client_stream(self, payload: bytes, count: int) -> None:
         message = Message(data=payload)
-        async with self._stub.ClientStream.open() as stream:
+        async with self.stub.ClientStream.open() as stream:
             for _ in range(count - 1):
                 await stream.send_message(message)
             await stream.send_message(message, end=True)
@@ -68,7 +68,7 @@ class GrpclibCaller:
 
     async def ping_pong(self, payload: bytes, count: int) -> None:
         message = Message(data=payload)
-        async with self._stub.Bidi.open() as stream:
+        async with self.stub.Bidi.open() as stream:
             for _ in range(count):
                 await stream.send_message(message)
                 assert await stream.recv_message() is not None

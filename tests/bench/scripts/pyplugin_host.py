@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
@@ -24,7 +25,7 @@ async def main() -> None:
             handshake_config=HANDSHAKE,
             plugins={"echo": EchoPlugin()},
             cmd=sys.argv[1:],
-            auto_mtls=False,
+            auto_mtls=os.environ["PLUGIN_AUTO_MTLS"] == "true",
         )
         async with Client(config) as client:
             reply = await client.dispense("echo").Unary(Message(data=b"x"))
