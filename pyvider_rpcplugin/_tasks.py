@@ -1,4 +1,4 @@
-"""The only module that knows which event loop it is on.
+"""Tasks that no task group owns, and what a start or a stop can be used as.
 
 Supervised tasks: a session is one coroutine that owns all that a started client or server does, and
 this module decides where it runs (see `Session`). `Operation` is what lets one call be awaited,
