@@ -55,10 +55,12 @@ LARGEST_OUTPUT = 16 << 20
 _GUARD_INTERVAL = 1.0
 _LAST_WORDS_TIMEOUT = 1.0
 # Up to so many calls each send is worth a system call of its own; beyond, output is gathered
-# until there is a batch. Two more stand open between a host and its plugin all the time, and are
-# mostly silent. Large content is left to the writing task, which does not copy it.
+# until there is a batch: of a few calls, so that the peer works on them while this side works on the
+# next, or of many messages of a stream. Two more streams stand open between a host and its plugin all
+# the time, and are mostly silent. Large content is left to the writing task, which does not copy it.
 _FEW_STREAMS = 4
-_BATCH_SIZE = 4096
+_BATCH_OF_CALLS = 512
+_BATCH_OF_MESSAGES = 4096
 _LARGEST_BATCH = 65_536
 
 _connection_numbers = itertools.count(1)
@@ -513,8 +515,7 @@ class RPCConnection(Incoming):
     def _should_send_now(self) -> bool:
         if self._send_nowait is None or self._sending or self._unsent:
             return False
-        if self.h2.output_size > _LARGEST_BATCH:
-            return False
-        if self._may_send_now and len(self.h2.streams) <= _FEW_STREAMS:
-            return True
-        return self.h2.output_size >= _BATCH_SIZE
+        size = self.h2.output_size
+        if len(self.h2.streams) > _FEW_STREAMS:
+            return _BATCH_OF_CALLS <= size <= _LARGEST_BATCH
+        return (self._may_send_now or size >= _BATCH_OF_MESSAGES) and size <= _LARGEST_BATCH

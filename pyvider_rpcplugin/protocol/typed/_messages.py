@@ -22,6 +22,8 @@ encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 # What msgspec says of a value that it does not take, or cannot write.
 CANNOT_DECODE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+# Where there may be nothing to decode, too.
+CANNOT_READ = (*CANNOT_DECODE, TypeError)
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 _MOST_SHOWN = 500
@@ -176,7 +178,7 @@ class PackedMessages:
         ProtocolError: One of the types cannot be carried.
     """
 
-    __slots__ = ("_arguments", "_item", "_method")
+    __slots__ = ("_item", "_method", "read_arguments")
 
     arguments_have_item = False
     """Whether the first message may hold an item of the streamed argument."""
@@ -188,7 +190,7 @@ class PackedMessages:
         except Exception as error:
             msg = f"an argument of {method.where}"
             raise cannot_carry(msg, error) from error
-        self._arguments = decoder(struct, f"an argument of {method.where}")
+        self.read_arguments = decoder(struct, f"an argument of {method.where}")
         decoder(method.result, f"the result of {method.where}")  # Here, and not where it is called.
         self._item: Callable[[bytes], Any] | None = None
         if method.incoming is not None:
@@ -200,7 +202,7 @@ class PackedMessages:
             msg = f"{self._method.where}: the arguments are missing"
             raise GRPCError(Status.INVALID_ARGUMENT, msg)
         try:
-            return self._arguments(data)
+            return self.read_arguments(data)
         except CANNOT_DECODE as error:
             raise refused(self._method, data, error) from None
 

@@ -16,11 +16,11 @@ from pyvider_rpcplugin.rpc._codecs import CodecHandler
 from ._formats import DESCRIBE, FORMATS, MSGPACK
 from ._interface import methods_of, names_of
 from ._iterators import close_iterator
-from ._messages import PackedMessages
+from ._messages import CANNOT_READ, PackedMessages
 from ._methods import CARDINALITIES, loan_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from grpclib.const import Handler
 
@@ -67,7 +67,7 @@ class TypedService:
         for name, method in self.methods.items():
             served = _ServedMethod(self, method, getattr(handler, name), peer)
             cardinality = CARDINALITIES[method.incoming is not None, method.streams]
-            run = served.stream if method.streams else served.unary
+            run = served.stream if method.streams else served.handler()
             typed = TypedHandler.make(run, cardinality, FORMATS)
             typed.service = self
             self._handlers[name] = typed
@@ -143,17 +143,40 @@ class _ServedMethod:
         self._lent = loan_kinds(method)
         self._is_plain = self._positional == self._names and not self._lent
 
-    async def unary(self, call: AnyCall) -> None:
-        """Handle a call that has one result."""
-        data = await call.recv_message()
+    def handler(self) -> Callable[[AnyCall], Awaitable[None]]:
+        """What handles a call that has one result; for plain arguments, as fast as it goes."""
+        if not self._is_plain:
+            return self._unary
+        function, packed = self._function, self._packed
+        read = packed.read_arguments
+
+        async def unary(call: AnyCall) -> None:
+            data: Any = await call.recv_message()
+            if call.codec is not MSGPACK:
+                await self._answer(call, data)
+                return
+            try:
+                arguments = astuple(read(data))
+            except CANNOT_READ:
+                arguments = astuple(packed.arguments(data))  # It says what is wrong.
+            try:
+                result = await function(*arguments)
+            except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
+                await self._failed(call, error)
+                return
+            await call.send_message(packed.result(result))
+
+        return unary
+
+    async def _unary(self, call: AnyCall) -> None:
+        await self._answer(call, await call.recv_message())
+
+    async def _answer(self, call: AnyCall, data: bytes | None) -> None:
         messages = self._messages(call)
         arguments = messages.arguments(data)
         try:
-            if self._is_plain:
-                result = await self._function(*astuple(arguments))
-            else:
-                result = await self._call(call, messages, data, arguments)
-        except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
+            result = await self._call(call, messages, data, arguments)
+        except Exception as error:  # noqa: BLE001 - boundary: as above
             await self._failed(call, error)
             return
         await call.send_message(messages.result(result))
