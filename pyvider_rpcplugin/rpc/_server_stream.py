@@ -50,7 +50,6 @@ class ServerStream(_Base[RecvT, SendT]):
     Attributes:
         codec: How its messages are written.
         deadline: By when the client wants the call to be complete; None: whenever.
-        metadata: What came with the request.
         user_agent: How the client calls itself.
         peer: Who calls.
         final_status: What the client was told; None before, and if it was told nothing.
@@ -70,6 +69,7 @@ class ServerStream(_Base[RecvT, SendT]):
         "_message_received",
         "_message_sent",
         "_messages",
+        "_metadata",
         "_server",
         "_subtype",
         "_trailers_sent",
@@ -79,7 +79,6 @@ class ServerStream(_Base[RecvT, SendT]):
         "due",
         "final_status",
         "head",
-        "metadata",
         "observers",
         "peer",
         "task",
@@ -115,7 +114,7 @@ class ServerStream(_Base[RecvT, SendT]):
         self.head: RequestHead = head
         self.deadline: GrpclibDeadline | None = deadline
         self.due: Deadline | None = deadline
-        self.metadata: Metadata | None = head.metadata()
+        self._metadata: Metadata | None = None
         self.user_agent: str | None = head.user_agent
         self.peer: PeerBase = connection.peer
         self.task: Cancellable | None = None
@@ -126,6 +125,17 @@ class ServerStream(_Base[RecvT, SendT]):
         encoding = server.encoding
         if encoding is not None and encoding.name in head.accepted_encodings:
             self._messages.encoding_out = encoding
+
+    @property
+    def metadata(self) -> Metadata | None:
+        """What came with the request, this call's own copy."""
+        if self._metadata is None:
+            self._metadata = self.head.metadata()
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, value: Metadata | None) -> None:
+        self._metadata = value
 
     @property
     def server(self) -> Server:

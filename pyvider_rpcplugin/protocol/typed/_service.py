@@ -16,7 +16,7 @@ from pyvider_rpcplugin.rpc._codecs import CodecHandler
 from ._formats import DESCRIBE, FORMATS, MSGPACK
 from ._interface import methods_of, names_of
 from ._iterators import close_iterator
-from ._messages import CANNOT_READ, PackedMessages
+from ._messages import CANNOT_ENCODE, CANNOT_READ, PackedMessages, encode
 from ._methods import CARDINALITIES, loan_kinds
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _ServedMethod:
         if not self._is_plain:
             return self._unary
         function, packed = self._function, self._packed
-        read = packed.read_arguments
+        read, write = packed.read_arguments, encode
 
         async def unary(call: AnyCall) -> None:
             data: Any = await call.recv_message()
@@ -164,7 +164,11 @@ class _ServedMethod:
             except Exception as error:  # noqa: BLE001 - boundary: what a method raises is told
                 await self._failed(call, error)
                 return
-            await call.send_message(packed.result(result))
+            try:
+                reply = write(result)
+            except CANNOT_ENCODE:
+                reply = packed.result(result)  # As above.
+            await call.send_message(reply)
 
         return unary
 
