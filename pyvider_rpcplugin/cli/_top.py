@@ -166,8 +166,9 @@ def table_of(seen: dict[str, Any]) -> Group:
     """What is shown to a person."""
     head = Text.assemble((f"host {seen['host']}", "bold"), f"  {_program(seen['command'])}  ")
     head.append(_size(seen["memory_bytes"]), style="dim")
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("plugin", header_style="cyan", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    # Where the place is short, names are, and not numbers.
+    table.add_column("plugin", header_style="cyan")
     columns = ("process", "up", "calls/s", "p50", "p99", "open", "errors", "restarts", "memory")
     for name in columns:
         table.add_column(name, justify="right", header_style="cyan", no_wrap=True)
@@ -211,4 +212,4 @@ def _span(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min"
     hours = minutes // 60
-    return f"{hours}:{minutes % 60:02} h" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h" if hours < 48 else f"{hours // 24} d"
