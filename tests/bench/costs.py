@@ -22,7 +22,7 @@ COST_PEERS = ("ours-asyncio", "ours-trio", "ours-tls-asyncio", "grpcio", "grpcli
 UNSEEN = ("grpcio",)
 COST_WORKLOADS = ("unary_1", "unary_64", "ping_pong", "server_stream", "client_stream")
 SIDES = ("server", "client")
-SYSTEM_CALLS = ("polls", "receives", "sends")
+SYSTEM_CALLS = ("polls", "watches", "receives", "sends")
 
 
 class CostResults(NamedTuple):
@@ -93,6 +93,11 @@ def _costs(
 def each(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
     """Return by how much each of the figures grew, divided by the number."""
     return {kind: (value - before.get(kind, 0)) / count for kind, value in after.items()}
+
+
+def system_calls(found: Mapping[str, float]) -> float | None:
+    """Return the number of all of them, None where they are not seen."""
+    return sum(found[kind] for kind in SYSTEM_CALLS) if "sends" in found else None
 
 
 def _counted(child: Child) -> dict[str, float]:

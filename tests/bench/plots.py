@@ -13,8 +13,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.costs import SIDES, system_calls
+from tests.bench.goals import Figure
 from tests.bench.peers import BASELINE
 from tests.bench.report import NOTHING
+from tests.bench.startup import FLOOR, MANY
 from tests.bench.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -157,6 +160,55 @@ def startup(results: Mapping[str, Any]) -> str:
     return markdown(rows)
 
 
+def many(results: Mapping[str, Any]) -> str:
+    """The time until many plugins of one host have replied."""
+    medians = results["many"]["medians"]
+    floor = medians.get(FLOOR, {}).get("seconds")
+    rows = [[f"{MANY} plugins of one host", "until all have replied, s", "times the least"]]
+    for name, found in medians.items():
+        seconds = found["seconds"]
+        rows.append([NAMES[name], number(seconds, 1), number(floor and seconds / floor, 2)])
+    return markdown(rows)
+
+
+def idle(results: Mapping[str, Any]) -> str:
+    """What idle streams and connections take."""
+    rows = [["one idle", "in the plugin, KiB", "in the host, KiB"]]
+    for name, found in results["idle"]["medians"].items():
+        kind, peer = name.split(" / ")
+        rows.append([f"{kind}, {NAMES[peer]}", *(number(found[side], 1) for side in SIDES)])
+    return markdown(rows)
+
+
+def costs(results: Mapping[str, Any]) -> str:
+    """What is done for a call beside the time that it takes: in the plugin and in the host."""
+    heading = ["", "steps of the loop", "system calls", "times asleep", "processor, us"]
+    rows = [[cell and f"{cell}: plugin / host" for cell in heading]]
+    for workload, peers in results["costs"]["values"].items():
+        for peer, sides in peers.items():
+            both = [sides.get(side, {}) for side in SIDES]
+            columns = [
+                [one.get("steps") for one in both],
+                [system_calls(one) for one in both],
+                [one.get("switches") for one in both],
+                [one.get("cpu_us") for one in both],
+            ]
+            cells = (" / ".join(number(value, 2) for value in column) for column in columns)
+            rows.append([f"{WORKLOADS[workload].title}, {NAMES[peer]}", *cells])
+    return markdown(rows)
+
+
+def goals(results: Mapping[str, Any]) -> str:
+    """What is aimed at, and what was measured of it."""
+    rows = [["goal", "measured", "aim", "reached"]]
+    for goal in results["goals"]:
+        figure = Figure(*(goal[field] for field in Figure._fields))
+        aim = f"{'at most ' if figure.at_most else ''}{figure.goal:g}"
+        reached = {None: NOTHING, True: "yes", False: "no"}[figure.reached]
+        rows.append([figure.name, number(figure.value, 2), aim, reached])
+    return markdown(rows)
+
+
 def failures(results: Mapping[str, Any]) -> str:
     """How soon a host learns of a failure."""
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -178,7 +230,11 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "callers": ("curves", callers),
     "latencies": ("curves", latencies),
     "startup": ("startup", startup),
+    "many": ("many", many),
+    "idle": ("idle", idle),
+    "costs": ("costs", costs),
     "failures": ("failures", failures),
+    "goals": ("goals", goals),
 }
 
 

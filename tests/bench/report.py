@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.bench.costs import SIDES, SYSTEM_CALLS
+from tests.bench.costs import SIDES, system_calls
 from tests.bench.goals import figures, kept
 from tests.bench.peers import BASELINE, PEERS
 from tests.bench.startup import FLOOR, MANY, STARTERS
@@ -247,12 +247,9 @@ def _costs(costs: CostResults) -> list[str]:
         ]
         for peer, sides in peers.items():
             found = [sides.get(side, {}) for side in SIDES]
-            calls = [
-                sum(one[kind] for kind in SYSTEM_CALLS) if "sends" in one else None for one in found
-            ]
             columns = [
                 [one.get("steps") for one in found],
-                calls,
+                [system_calls(one) for one in found],
                 *([one.get(kind) for one in found] for kind in ("sends", "switches", "cpu_us")),
             ]
             rows.append([peer, *(_both(column) for column in columns)])
