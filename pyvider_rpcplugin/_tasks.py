@@ -68,8 +68,8 @@ class Session(Generic[T]):
         self.stop_requested = anyio.Event()
         self.failure: BaseException | None = None
         self.ended_by_owner = False
-        # The task of the session that calls functions of the user's, which may ask it to stop.
-        self.calling: int | None = None
+        # The tasks of the session that call functions of the user's, which may ask it to stop.
+        self.callers: set[int] = set()
         self._body = body
         self._advice = advice
         self._value: T | _Unset = _UNSET
@@ -81,6 +81,16 @@ class Session(Generic[T]):
         self._home: Home | None = None
 
     # What the body uses.
+
+    @contextlib.contextmanager
+    def calling(self) -> Generator[None]:
+        """Call functions of the user's in the block: they may stop the session, and not wait for it."""
+        caller = anyio.get_current_task().id
+        self.callers.add(caller)
+        try:
+            yield
+        finally:
+            self.callers.discard(caller)
 
     def started(self, value: T) -> None:
         """Say that the session is up; `value` goes to who waits for the start."""
@@ -229,7 +239,7 @@ class Session(Generic[T]):
     @property
     def calls_this(self) -> bool:
         """Whether the running task is the session's own, so that it cannot wait for its end."""
-        return self.calling is not None and anyio.get_current_task().id == self.calling
+        return bool(self.callers) and anyio.get_current_task().id in self.callers
 
     def request_stop_from_anywhere(self) -> None:
         """`request_stop` for a finalizer, which may run in any thread and outlive the loop."""

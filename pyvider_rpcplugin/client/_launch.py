@@ -180,8 +180,8 @@ class Launch:
             if session.up and not self._exit_told:
                 self._tell_end()
             if session.up and self.exit is not None and self._options.on_exit is not None:
-                session.calling = anyio.get_current_task().id
-                await self._tell(self._options.on_exit, self.exit)
+                with session.calling():
+                    await self._tell(self._options.on_exit, self.exit)
 
     async def _run(self, session: Session[None]) -> None:
         retries = Retries(self.settings)

@@ -88,6 +88,7 @@ class Supervisor:
         )
         self._told = anyio.Event()
         self._tasks: TaskGroup  # of what was started
+        self._callers: set[int]
         self._place_tasks: TaskGroup
         self._places: list[Place] = []
         self._serving: list[Member] = []
@@ -145,6 +146,7 @@ class Supervisor:
 
     async def run(self, session: Session[None]) -> None:
         """Be the session: start what is wanted now, and keep it running until stopped."""
+        self._callers = session.callers
         try:
             with unwrapped(), unwrapped():
                 async with anyio.create_task_group() as tg:
@@ -176,8 +178,8 @@ class Supervisor:
 
     async def _tell(self, session: Session[None], *, task_status: TaskStatus[None]) -> None:
         """Tell the client's function what happens, to the end."""
-        session.calling = anyio.get_current_task().id
-        await self._hub.run(task_status=task_status)
+        with session.calling():
+            await self._hub.run(task_status=task_status)
         self._told.set()
 
     async def _start_all(self) -> None:
@@ -359,6 +361,8 @@ class Supervisor:
             advice="stop the client",
             limit=self.settings.grpc_grace_period + _END_MARGIN,
         )
+        # What one plugin's end is told to may stop them all.
+        session.callers = self._callers
         session.spawn_in(self._tasks)
         self._starting.add(launch)
         try:

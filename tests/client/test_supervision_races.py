@@ -294,6 +294,22 @@ async def test_while_a_restarted_plugin_runs_there_is_no_exit() -> None:
         assert client.exit.status == 0
 
 
+@pytest.mark.parametrize("policy", [None, RestartPolicy(initial_backoff=0.01)])
+async def test_who_is_told_of_a_plugins_end_may_stop_the_client(
+    policy: RestartPolicy | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stop(_: object) -> None:
+        await client.stop()
+
+    client = plugin_client(echo(), restart=policy, on_exit=stop)
+    with anyio.fail_after(12):
+        async with client:
+            with pytest.raises(GRPCError):
+                await client.stub(EchoStub).Unary(EchoRequest(text="exit:3"))
+            await client.exited.wait()
+    assert "seconds" not in caplog.text
+
+
 @pytest.mark.parametrize("supervised", [False, True])
 async def test_who_is_told_may_stop_the_client(
     supervised: bool, caplog: pytest.LogCaptureFixture
