@@ -37,6 +37,12 @@ def test_the_oldest_and_the_newest_python_are_said_in_the_readme():
     assert PROJECT["project"]["requires-python"] == f">= {oldest}"
 
 
+def test_each_python_is_said_to_package_indexes():
+    prefix = "Programming Language :: Python :: 3."
+    said = [word for word in PROJECT["project"]["classifiers"] if word.startswith(prefix)]
+    assert said == [f"Programming Language :: Python :: {version}" for version in pythons()]
+
+
 @pytest.mark.parametrize("path", sorted(FRAGMENTS.iterdir()), ids=lambda path: path.name)
 def test_a_file_of_the_changelog_is_named_as_it_should_be_and_short(path):
     assert re.fullmatch(rf"\+[a-z0-9-]+\.({'|'.join(KINDS)})\.md", path.name)
