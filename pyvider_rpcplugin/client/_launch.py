@@ -330,8 +330,16 @@ class Launch:
         env = options.env or {}
         if options.program is None:
             return options.command or [], env
-        prepared = await options.program.prepare()
+        prepared = await options.program.prepare(secure=self._secure())
         return prepared.command, {**prepared.env, **env}
+
+    def _secure(self) -> SecureConfig | None:
+        """The checksum, with its files as this process finds them."""
+        secure, cwd = self._options.secure, self._options.cwd
+        if secure is None or secure.files is None or cwd is None:
+            return secure
+        files = [os.path.join(cwd, file) for file in secure.files]
+        return type(secure)(secure.algorithm, secure.digest, files)
 
     def _program(
         self, command: list[str], environment: dict[str, str]

@@ -64,20 +64,28 @@ def _plugins(
 ) -> Iterator[tuple[str, PluginProgram | ConfigError]]:
     seen: set[str] = set()
     for one in found:
-        points = one.entry_points.select(group=GROUP)
-        if not points:
+        path = str(getattr(one, "_path", "") or where)
+        try:
+            points = one.entry_points.select(group=GROUP)
+            metadata = one.metadata if points else None
+        except Exception as exc:  # noqa: BLE001 - boundary: whatever somebody has installed
+            msg = f"the metadata of {path} cannot be read: {type(exc).__name__}: {exc}"
+            hint = "Install that distribution again."
+            yield os.path.basename(path), ConfigError(msg, hint, phase="discover")
             continue
-        metadata = one.metadata
+        if metadata is None:
+            continue
         name = metadata["Name"] or "?"
         # The first on the path is the one that is imported.
         if name in seen:
             continue
         seen.add(name)
-        path = str(getattr(one, "_path", "") or where)
         # It has no `get` before Python 3.12.
         summary = metadata["Summary"] if "Summary" in metadata else ""  # noqa: SIM401
+        # There may be none in a file that was cut short.
+        version = metadata["Version"] if "Version" in metadata else ""  # noqa: SIM401
         for point in points:
-            yield point.name, _plugin(point, environment, path, one.version, summary)
+            yield point.name, _plugin(point, environment, path, version, summary)
 
 
 def _plugin(
@@ -87,9 +95,9 @@ def _plugin(
         msg = f"the entry point {point.name} in {path} is wrong: {point.value!r} names nothing in "
         msg += "Python"
         return ConfigError(msg, 'It looks like "package.module:main".', phase="discover")
-    words = ["-m", point.module]
+    # What is installed is imported, and nothing that lies in the working folder.
+    words = ["-P", "-m", point.module]
     if point.attr:
-        # What is installed is imported, and nothing that lies in the working folder.
         words = ["-P", "-c", _RUN, point.module, point.attr]
     return PluginProgram(
         point.name,

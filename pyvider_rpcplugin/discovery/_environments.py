@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import anyio.to_thread
 
 from pyvider_rpcplugin.exception import ConfigError
+from pyvider_rpcplugin.process._hash import file_digest, open_file
 
 if TYPE_CHECKING:
     from pyvider_rpcplugin.process import SecureConfig
@@ -64,21 +64,24 @@ class Made:
         """Make the one with these requirements, if it is not there."""
         from ._making import Recipe, make_environment  # noqa: PLC0415 - most are made already
 
-        python = this_interpreter() if self.python is None else found_interpreter(self.python)
+        python = _found_or_this(self.python)
         recipe = Recipe(requirements, requires_python, python, self.python is None, self.installer)
         folder = await make_environment(recipe, self.folder, teller)
         return interpreter_of(folder), variables_of(folder)
 
 
 class HostEnvironment:
-    """That of the host."""
+    """That of the host; or, where another interpreter was named, that one as it is."""
+
+    def __init__(self, python: str | None = None) -> None:
+        self._python = python
 
     async def prepare(
         self, teller: Teller, secure: SecureConfig | None
     ) -> tuple[str, dict[str, str]]:
-        """Give this interpreter."""
+        """Give the interpreter."""
         del teller, secure
-        return this_interpreter(), {}
+        return _found_or_this(self._python), {}
 
 
 class ExistingEnvironment:
@@ -127,14 +130,10 @@ class ScriptEnvironment:
         """Make it if it is not there, of what the script says now."""
         from ._script import script_metadata  # noqa: PLC0415 - it loads what reads TOML
 
-        source = await anyio.to_thread.run_sync(functools.partial(_read, self._script))
-        if secure is not None:
-            # Before what the script says is believed, and installed.
-            secure.check([hashlib.new(secure.algorithm, source).digest()])
+        source = await anyio.to_thread.run_sync(_read, self._script, secure)
         found = script_metadata(source, self._script)
         if found is None:
-            python = self._made.python
-            return this_interpreter() if python is None else found_interpreter(python), {}
+            return _found_or_this(self._made.python), {}
         requirements = checked_requirements(found.dependencies)
         return await self._made.of(teller, requirements, found.requires_python)
 
@@ -146,7 +145,7 @@ def environment_of(env: object, script: str | None, made: Made) -> Environment:
         ConfigError: It is neither a folder nor a list of requirements.
     """
     if env is None:
-        return HostEnvironment() if script is None else ScriptEnvironment(script, made)
+        return HostEnvironment(made.python) if script is None else ScriptEnvironment(script, made)
     if isinstance(env, str | os.PathLike):
         if made.python is not None:
             msg = "python= is for an environment that is made: one that exists has its own"
@@ -199,6 +198,10 @@ def found_interpreter(name: str) -> str:
     return os.path.abspath(found)
 
 
+def _found_or_this(name: str | None) -> str:
+    return this_interpreter() if name is None else found_interpreter(name)
+
+
 def interpreter_of(folder: str) -> str:
     """The interpreter of an environment.
 
@@ -233,11 +236,22 @@ def cache_folder() -> str:
     return os.path.join(os.path.abspath(base), "pyvider-rpcplugin", "environments")
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, secure: SecureConfig | None) -> bytes:
+    """Read a script; with a checksum, what it should be: before what it says is believed."""
     try:
         with open(path, "rb") as file:
-            return file.read()
+            source = file.read()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         msg = f"cannot read the plugin's script {path}: {reason}"
         raise ConfigError(msg, "Check its path.", phase="environment") from error
+    if secure is not None:
+        secure.check([_digest_of(one, path, source, secure) for one in secure.files or (path,)])
+    return source
+
+
+def _digest_of(file: str, script: str, source: bytes, secure: SecureConfig) -> bytes:
+    if os.path.realpath(file) == os.path.realpath(script):
+        return hashlib.new(secure.algorithm, source).digest()
+    with open_file(file) as opened:
+        return file_digest(opened, secure.algorithm)

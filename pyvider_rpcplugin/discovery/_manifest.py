@@ -150,7 +150,7 @@ class _Reader:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise self._wrong(reason, "It has to be readable.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
             msg = f"it is not TOML: {exc}"
             raise self._wrong(msg) from None
         except msgspec.ValidationError as exc:

@@ -127,7 +127,9 @@ class PluginProgram:
         version = f" {self.version}" if self.version else ""
         return f"<PluginProgram {self.name}{version}, {self.source} {self.path}>"
 
-    async def prepare(self, on_progress: OnProgress | None = None) -> PreparedProgram:
+    async def prepare(
+        self, on_progress: OnProgress | None = None, *, secure: SecureConfig | None = None
+    ) -> PreparedProgram:
         """Make the environment that it runs in, if it has one that is not made yet.
 
         Each start of a client does this first. To do it before, for example when a plugin is
@@ -136,6 +138,8 @@ class PluginProgram:
         Args:
             on_progress: Called with each `EnvironmentProgress`; may be asynchronous. By default
                 that which the program was made with. What it raises is logged.
+            secure: The checksum that a script has to have before what it says is installed; by
+                default that which the program was made with.
 
         Returns:
             What is to be started.
@@ -152,7 +156,7 @@ class PluginProgram:
         if self._environment is None:
             return PreparedProgram(list(self._words), {})
         teller = Teller(self.name, on_progress or self._on_progress)
-        python, env = await self._environment.prepare(teller, self.secure)
+        python, env = await self._environment.prepare(teller, secure or self.secure)
         return PreparedProgram([python, *self._words], env)
 
 

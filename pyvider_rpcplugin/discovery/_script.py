@@ -40,7 +40,7 @@ def script_metadata(source: bytes, path: str) -> ScriptMetadata | None:
         raise _wrong(path, "there is more than one block of it", "Keep one `# /// script`.")
     try:
         return msgspec.convert(tomllib.loads("\n".join(found[0])), ScriptMetadata)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as exc:
         hint = 'It looks like `# dependencies = ["pillow >= 10"]`.'
         raise _wrong(path, what_is_wrong(exc), hint) from None
 

@@ -88,6 +88,33 @@ def site_packages(environment: Path) -> Path:
     return Path(sysconfig.get_path("purelib", "venv", scheme))
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("entry_points.txt", b"[pyvider_rpcplugin.plugins]\nno value\n"),
+        ("entry_points.txt", b"[pyvider_rpcplugin.plugins]\na = \xff\n"),
+        ("METADATA", b"Name: \xff\n"),
+    ],
+)
+def test_a_broken_distribution_is_an_error_and_hides_no_other(tmp_path, monkeypatch, file, content):
+    site = tmp_path / "site"
+    installed(site, wheel(tmp_path, "good", plugins={"good": "told"}))
+    installed(site, wheel(tmp_path, "bad", plugins={"bad": "told"}))
+    (site / "bad-1.0.dist-info" / file).write_bytes(content)
+    monkeypatch.syspath_prepend(str(site))
+    found = discover(entry_points=True)
+    assert "good" in found
+    (error,) = found.errors
+    assert error.message.startswith(f"the metadata of {site / 'bad-1.0.dist-info'} cannot be read")
+
+
+def test_a_distribution_without_a_version_has_an_empty_one(tmp_path, monkeypatch):
+    installed(tmp_path / "site", wheel(tmp_path, "told", plugins={"told": "told"}))
+    (tmp_path / "site" / "told-1.0.dist-info" / "METADATA").write_text("Name: told\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert discover(entry_points=True)["told"].version == ""
+
+
 @pytest.mark.process
 async def test_those_of_another_environment_are_found_and_run_in_it(tmp_path, monkeypatch):
     folder = await anyio.to_thread.run_sync(environment, tmp_path)
@@ -101,9 +128,8 @@ async def test_those_of_another_environment_are_found_and_run_in_it(tmp_path, mo
     found = discover(environments=[folder])
     assert list(found) == sorted(PLUGINS)
     for name in PLUGINS:
-        cwd = tmp_path if name == "by_module" else tmp_path / "host"
         with anyio.fail_after(10):
-            async with plugin_client(found[name], cwd=cwd) as client:
+            async with plugin_client(found[name], cwd=tmp_path / "host") as client:
                 started = client.pid
                 prefix, pid, *arguments = await client.proxy(Told).told()
         assert prefix == str(folder)

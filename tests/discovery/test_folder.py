@@ -170,6 +170,7 @@ async def test_what_is_started_is_the_program_and_its_arguments(folder):
         ("protocol_versions = 1", "protocol_versions: expected `array`, got `int`"),
         ("protocol_versions = [-1]", "]: expected `int` >= 0"),
         ("version = ", "it is not TOML"),
+        ("version = " + "[" * 9999, "it is not TOML"),
         ("name = 'a b'", "name: 'a b' is no name"),
         ("program = '../x'", "program: ../x is elsewhere"),
         ("program = '/bin/sh'", "program: /bin/sh is elsewhere"),

@@ -12,6 +12,7 @@ import pytest
 from pyvider_rpcplugin import (
     ConfigError,
     PluginProgram,
+    SecureConfig,
     SecurityError,
     plugin_client,
     python_plugin,
@@ -31,6 +32,28 @@ async def test_a_script_that_says_nothing_runs_in_the_hosts_environment(monkeypa
     module = python_plugin(module="tests.plugins.echo_plugin", name="echo")
     assert module.name == "echo"
     assert (await module.prepare()).command[1:] == ["-m", "tests.plugins.echo_plugin"]
+
+
+async def test_a_module_runs_in_the_interpreter_that_was_named(tmp_path):
+    other = tmp_path / "other-python"
+    other.symlink_to(sys.executable)
+    plugin = python_plugin(module="x", python=other)
+    assert (await plugin.prepare()).command == [str(other), "-m", "x"]
+
+
+@pytest.mark.parametrize("files", [None, ["x.py"], ["x.py", "y.py"]])
+async def test_the_hosts_checksum_is_checked_before_anything_is_installed(tmp_path, files):
+    (tmp_path / "x.py").write_text(
+        '# /// script\n# dependencies = ["nothing-of-this-name"]\n# ///\n'
+    )
+    (tmp_path / "y.py").write_text("")
+    plugin = python_plugin(tmp_path / "x.py", cache=tmp_path / "cache", installer="pip")
+    secure = SecureConfig("sha256", bytes(32), files=files)
+    client = plugin_client(plugin, secure=secure, cwd=tmp_path)
+    with pytest.raises(SecurityError, match="do not have the sha256 checksum"):
+        await client.start()
+    await client.stop()
+    assert not (tmp_path / "cache").exists()
 
 
 async def test_an_environment_that_exists_is_used_as_it_is(tmp_path):
