@@ -1,4 +1,4 @@
-"""Measures how rates and latencies go with the number of callers at the same time."""
+"""Measures how rates go with the number of callers and the size of messages, and latencies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.bench.calls import CallResults, measure_calls
-from tests.bench.workloads import CALLERS, CURVES, TIMED_CALLERS
+from tests.bench.workloads import CALLERS, CURVES, SIZES, TIMED_CALLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.environments import Environments
@@ -34,12 +34,11 @@ class CurveResults(NamedTuple):
         rates = {
             str(callers): self.calls.rates.get(f"callers_{callers}", {}) for callers in CALLERS
         }
+        sizes = {str(size): self.calls.rates.get(f"size_{size}", {}) for size in SIZES}
         return {
-            "medians": {
-                callers: {peer: statistics.median(found) for peer, found in peers.items() if found}
-                for callers, peers in rates.items()
-            },
+            "medians": _medians(rates),
             "rates": rates,
+            "sizes": {"medians": _medians(sizes), "rates": sizes},
             "latencies": {
                 str(callers): {
                     peer: {
@@ -55,6 +54,13 @@ class CurveResults(NamedTuple):
         }
 
 
+def _medians(rates: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, float]]:
+    return {
+        name: {peer: statistics.median(found) for peer, found in peers.items() if found}
+        for name, peers in rates.items()
+    }
+
+
 def quantiles(values: Sequence[int]) -> dict[str, int]:
     """What a share of the calls did not go beyond: the smallest, the median, and so on."""
     ordered = sorted(values)
@@ -65,7 +71,7 @@ def quantiles(values: Sequence[int]) -> dict[str, int]:
 def measure_curves(
     peers: Sequence[Peer], environments: Environments, stage: Path, *, rounds: int, seconds: float
 ) -> CurveResults:
-    """Run each peer with each number of callers, once in each round."""
+    """Run each peer with each number of callers and each size, once in each round."""
     latencies: dict[str, dict[str, list[int]]] = {}
     slowest: dict[str, dict[str, list[float]]] = {}
 

@@ -168,7 +168,66 @@ def many(results: Mapping[str, Any]) -> str:
     for name, found in medians.items():
         seconds = found["seconds"]
         rows.append([NAMES[name], number(seconds, 1), number(floor and seconds / floor, 2)])
-    return markdown(rows)
+    return _picture("Seconds until so many plugins had replied", "many") + markdown(rows)
+
+
+def parts_of_a_start(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What a first start with mutual TLS takes its milliseconds for: by kind of service and part."""
+    medians = results["startup"]["medians"]
+    nothing = results.get("imports", {}).get("medians", {}).get("nothing")
+    names = ("floor-typed", "floor", "ours-asyncio", "ours-tls-asyncio", "typed-tls-asyncio")
+    if nothing is None or not all(name in medians for name in names):
+        return {}
+    typed_floor, floor, plain, tls, typed = (medians[name]["first"] for name in names)
+    loaded = {
+        "an interpreter": nothing["seconds"],
+        "the loop, ssl, anyio, a socket": typed_floor - nothing["seconds"],
+    }
+    parts = {
+        "generated code": {
+            **loaded,
+            "generated code and what it imports": floor - typed_floor,
+            "this library": plain - floor,
+            "its mutual TLS": tls - plain,
+        },
+        "typed service": {**loaded, "this library and its mutual TLS": typed - typed_floor},
+    }
+    # Differences of medians, which may be less than nothing where the machine wavered.
+    return {
+        kind: {part: max(0.0, seconds * 1000) for part, seconds in found.items()}
+        for kind, found in parts.items()
+    }
+
+
+def breakdown(results: Mapping[str, Any]) -> str:
+    """What a start takes its time for."""
+    rows = [["of a first start on asyncio, with mutual TLS", "ms"]]
+    for kind, found in parts_of_a_start(results).items():
+        rows += [[f"{kind}: {part}", number(taken)] for part, taken in found.items()]
+    if len(rows) == 1:
+        return ""
+    return _picture("What a start takes its time for", "breakdown") + markdown(rows)
+
+
+def _picture(alternative: str, name: str) -> str:
+    # It stands with its table, since it is drawn when that is made.
+    return f"![{alternative}](pictures/bench-{name}.svg)\n\n"
+
+
+def sizes(results: Mapping[str, Any]) -> str:
+    """The rates by the size of what is echoed."""
+    medians = results.get("curves", {}).get("sizes", {}).get("medians", {})
+    if not medians:
+        return ""
+    peers = [peer for peer in GRPC if any(peer in found for found in medians.values())]
+    rows = [["KiB", *(NAMES[peer] for peer in peers)]]
+    rows += [[kib(n), *(number(found.get(p)) for p in peers)] for n, found in medians.items()]
+    return _picture("Mebibytes a second by the size of messages", "sizes") + markdown(rows)
+
+
+def kib(size: str) -> str:
+    """A number of octets as the tables have it."""
+    return number(int(size) / 1024)
 
 
 def idle(results: Mapping[str, Any]) -> str:
@@ -230,6 +289,8 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "callers": ("curves", callers),
     "latencies": ("curves", latencies),
     "startup": ("startup", startup),
+    "sizes": ("curves", sizes),
+    "breakdown": ("startup", breakdown),
     "many": ("many", many),
     "idle": ("idle", idle),
     "costs": ("costs", costs),
@@ -243,9 +304,8 @@ def filled(page: str, results: Mapping[str, Any]) -> str:
 
     def made(match: re.Match[str]) -> str:
         part, make = TABLES[match["name"]]
-        if part not in results:
-            return match[0]
-        return f"{match['before']}\n\n{make(results)}\n\n<!-- end -->"
+        text = make(results) if part in results else ""
+        return f"{match['before']}\n\n{text}\n\n<!-- end -->" if text else match[0]
 
     blocks = r"(?P<before><!-- made: (?P<name>[a-z]+) -->)\n.*?<!-- end -->"
     return re.sub(blocks, made, page, flags=re.DOTALL)
@@ -276,11 +336,13 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
         "bench-callers.svg": ("curves", draw_callers),
         "bench-latencies.svg": ("curves", draw_latencies),
         "bench-startup.svg": ("startup", draw_startup),
+        "bench-sizes.svg": ("curves", draw_sizes),
+        "bench-breakdown.svg": ("startup", draw_breakdown),
+        "bench-many.svg": ("many", draw_many),
     }
     made = []
     for name, (part, drawn) in pictures.items():
-        if part in results:
-            figure = drawn(results)
+        if part in results and (figure := drawn(results)) is not None:
             made.append(folder / name)
             figure.savefig(made[-1], metadata={"Date": None}, facecolor="white")
     return made
@@ -410,6 +472,85 @@ def draw_startup(results: Mapping[str, Any]) -> Any:
     figure, axes = plt.subplots(figsize=(8, 4.2))
     _bars(axes, STARTS, {name: found["first"] * 1000 for name, found in medians.items()})
     axes.set_title("from the plugin's start to its first reply, ms", loc="left", fontsize=10.5)
+    return figure
+
+
+def draw_sizes(results: Mapping[str, Any]) -> Any:
+    """Mebibytes a second by the size of messages; None without any."""
+    import matplotlib.pyplot as plt
+
+    medians = results["curves"].get("sizes", {}).get("medians", {})
+    if not medians:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 4.2))
+    for peer in (peer for peer in GRPC if any(peer in found for found in medians.values())):
+        points = [(int(size), found[peer]) for size, found in medians.items() if peer in found]
+        across, up = zip(*points, strict=True)
+        axes.plot(across, up, marker="o", markersize=4, color=COLOURS[peer], label=NAMES[peer])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks([int(size) for size in medians], [f"{kib(size)} KiB" for size in medians])
+    ticks = [2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000]
+    axes.set_yticks(ticks, [number(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("size of a message that is echoed, by one caller")
+    axes.set_ylabel("MiB/s, both ways")
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+def draw_breakdown(results: Mapping[str, Any]) -> Any:
+    """What a start takes its time for; None where not all of it was measured."""
+    import matplotlib.pyplot as plt
+
+    found = parts_of_a_start(results)
+    if not found:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 2.8))
+    colours = dict(
+        zip(
+            dict.fromkeys(part for parts in found.values() for part in parts),
+            ("#d0d0d0", "#a8a8a8", "#8a5fbf", "#1b6ac9", "#7fb2ee", "#4f92dd"),
+            strict=True,
+        )
+    )
+    named = set[str]()
+    for kind, parts in found.items():
+        left = 0.0
+        for part, taken in parts.items():
+            label = None if part in named else part
+            named.add(part)
+            bars = axes.barh([kind], taken, left=left, color=colours[part], label=label)
+            axes.bar_label(bars, [number(taken)], label_type="center", fontsize=8)
+            left += taken
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("milliseconds from the plugin's start to its first reply")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+    return figure
+
+
+def draw_many(results: Mapping[str, Any]) -> Any:
+    """Seconds until so many plugins of one host had replied."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.6))
+    for name, found in results["many"]["medians"].items():
+        fields = {field: field.partition(" of ")[2] or str(MANY) for field in found}
+        across = [int(number) for number in fields.values()]
+        colour = {"ours-tls-asyncio": "ours-asyncio", "ours-tls-trio": "ours-trio"}.get(name)
+        axes.plot(
+            across,
+            [found[field] for field in fields],
+            marker="o",
+            markersize=4,
+            color=COLOURS[colour] if colour else "#8d8d8d",
+            label=NAMES[name],
+        )
+    axes.set_ylim(0)
+    axes.set_xlabel("plugins that have replied")
+    axes.set_ylabel("seconds")
+    axes.legend(frameon=False, fontsize=8.5)
     return figure
 
 

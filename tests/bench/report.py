@@ -188,6 +188,11 @@ def _curves(curves: CurveResults) -> list[str]:
     for callers, medians in found["medians"].items():
         rows.append([callers, *(_number(medians.get(peer)) for peer in peers)])
     parts = [table(rows)]
+    rows = [["MiB/s by the size of what is echoed, KiB", *peers]]
+    for size, medians in found["sizes"]["medians"].items():
+        row = [f"{int(size) >> 10}", *(_number(medians.get(peer)) for peer in peers)]
+        rows.append(row)
+    parts.append(table(rows))
     for callers, taken in found["latencies"].items():
         rows = [[f"latency with {callers} callers, us", "calls", "p50", "p90", "p99", "p99.9"]]
         for peer, one in taken.items():

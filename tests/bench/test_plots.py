@@ -6,7 +6,7 @@ import json
 
 from tests.bench.curves import quantiles
 from tests.bench.peers import PEERS
-from tests.bench.plots import NAMES, PAGE, RESULTS, TABLES, filled
+from tests.bench.plots import NAMES, PAGE, RESULTS, TABLES, filled, parts_of_a_start
 from tests.bench.startup import STARTERS
 
 
@@ -23,6 +23,23 @@ def test_a_table_without_results_stays_as_it_is() -> None:
     assert "| python | 3.11 |" in text
     assert "old" not in text
     assert text.endswith("<!-- end -->\nafter")
+
+
+def test_a_start_is_broken_down_where_all_of_its_parts_were_measured() -> None:
+    seconds = {"floor-typed": 0.05, "floor": 0.07, "ours-asyncio": 0.1, "ours-tls-asyncio": 0.09}
+    firsts = {name: {"first": value} for name, value in seconds.items()}
+    results = {
+        "startup": {"medians": firsts},
+        "imports": {"medians": {"nothing": {"seconds": 0.01}}},
+    }
+    assert parts_of_a_start(results) == {}
+    page = "<!-- made: breakdown -->\n<!-- end -->"
+    assert filled(page, results) == page
+    firsts["typed-tls-asyncio"] = {"first": 0.08}
+    found = parts_of_a_start(results)
+    assert [round(value) for value in found["generated code"].values()] == [10, 40, 20, 30, 0]
+    assert [round(value) for value in found["typed service"].values()] == [10, 40, 30]
+    assert "pictures/bench-breakdown.svg" in filled(page, results)
 
 
 def test_quantiles_are_values_that_were_measured() -> None:

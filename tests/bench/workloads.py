@@ -142,8 +142,9 @@ WORKLOADS = {
 }
 
 
-# For the curves: rates and latencies by the number of callers.
+# For the curves: rates and latencies by the number of callers, and rates by the size of messages.
 CALLERS = (1, 4, 16, 64, 256, 1000)
+SIZES = (4 << 10, 64 << 10, 1 << 20, 3 << 20)
 TIMED_CALLERS = (1, 64, 1000)
 
 
@@ -177,9 +178,25 @@ def _latencies(number: int) -> Workload:
     return Workload(f"latency_{number}", title, "calls/s", run, max(200, 2 * number), number)
 
 
+def _echoes(size: int) -> Workload:
+    payload = b"x" * size
+
+    async def run(caller: Caller, count: int) -> None:
+        await caller.unary(payload, count)
+
+    # Both ways.
+    scale = 2 * size / (1 << 20)
+    warm_up = max(3, (1 << 20) // size)
+    return Workload(f"size_{size}", f"unary echo of {size} B", "MiB/s", run, warm_up, scale=scale)
+
+
 CURVES = {
     workload.name: workload
-    for workload in [*map(_callers, CALLERS), *map(_latencies, TIMED_CALLERS)]
+    for workload in [
+        *map(_callers, CALLERS),
+        *map(_latencies, TIMED_CALLERS),
+        *map(_echoes, SIZES),
+    ]
 }
 
 

@@ -33,6 +33,13 @@ def memory_of_children() -> dict[str, int]:
     return total
 
 
+def report_many(start: float, replies: list[float]) -> None:
+    """Print how long it took until so many had replied; the last of them under ``seconds``."""
+    taken = [reply - start for reply in replies]
+    some = {f"seconds of {n}": taken[n - 1] for n in (1, 5, 10, 20, 30, 40) if n <= len(taken)}
+    print(json.dumps({**some, "seconds": taken[-1]}), flush=True)
+
+
 def report(seconds: list[float], memory: dict[str, int]) -> None:
     """Print what a host measured."""
     print(json.dumps({"first": seconds[0], "again": seconds[1], **memory}), flush=True)
