@@ -348,8 +348,7 @@ class ClientStream(_Base[SendT, RecvT]):
         """The call is over: tell those who want to know how it ended."""
         from ._interceptors import notify  # noqa: PLC0415 - as they are there
 
-        observers, self._observers = self._observers, None
-        notify(observers or (), self._status_at_end(error))
+        notify(self._observers or [], self._status_at_end(error))
 
     def _status_at_end(self, error: BaseException | None) -> CallStatus:
         """How a call has ended that is left with this exception, or without one."""

@@ -64,6 +64,7 @@ logger = event_logger(__name__)
 _LOCALLY_CANCELLED = "Locally cancelled by application!"
 _OUT_OF_TIME = CallStatus(Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
 _TRUNCATED = CallStatus(Status.INTERNAL, "the response ended in the middle of a message")
+_GIVEN_UP = CallStatus(Status.CANCELLED, "the call was given up")
 _FINISHED = "RPC already finished."
 _HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 _STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
@@ -207,11 +208,23 @@ class EagerStream(ClientStream[Any, Any]):
     def told(self, status: CallStatus) -> None:
         """The call has ended with this status: tell those who want to know."""
         self.count_end_as(status)
-        observers, self._observers = self._observers, None
-        if observers:
+        self._tell(status)
+
+    def _tell(self, status: CallStatus) -> None:
+        if self._observers:
             from ._interceptors import notify  # noqa: PLC0415 - loaded where there are some
 
-            notify(observers, status)
+            notify(self._observers, status)
+
+    def _check_wanted(self) -> None:
+        """Refuse to begin a call that was given up; who has come to observe it since is told.
+
+        Raises:
+            GRPCError: CANCELLED.
+        """
+        if self.find_call() is None:
+            self._tell(_GIVEN_UP)
+            raise GRPCError(_GIVEN_UP.status, _GIVEN_UP.message)
 
     def begin_now(self) -> MessageChannel | None:
         """Open the stream if that can be done at once; the caller flushes."""
@@ -222,9 +235,15 @@ class EagerStream(ClientStream[Any, Any]):
         return self._open(connection, end=False, encoding=self.encoding)
 
     async def begin(self, *, wait_for_ready: bool) -> MessageChannel:
-        """Open the stream, as soon as there is a connection; the caller flushes."""
+        """Open the stream, as soon as there is a connection; the caller flushes.
+
+        Raises:
+            GRPCError: It is given up, by its user or by an interceptor, or there is no connection.
+        """
+        self._check_wanted()
         if not self.announced and (self._owner.interceptors or self._owner.events.active):
             await self._announce()
+            self._check_wanted()
         self.announced = True
         pause = _FIRST_PAUSE
         while True:

@@ -91,9 +91,10 @@ Interceptor = Callable[[InterceptedCall], Awaitable[Observer | None]]
 """What is called before each call. It may wait, and refuse the call by raising a `GRPCError`."""
 
 
-def notify(observers: Iterable[Observer], status: CallStatus) -> None:
-    """Tell observers how a call ended; who came last is told first."""
-    for observer in reversed(tuple(observers)):
+def notify(observers: list[Observer], status: CallStatus) -> None:
+    """Tell observers how a call ended, and forget them; who came last is told first."""
+    while observers:
+        observer = observers.pop()
         try:
             observer(status)
         except Exception:  # boundary: the call is over, whatever an observer does
@@ -115,7 +116,6 @@ async def intercept(
                 observers.append(observer)
     except BaseException as error:
         notify(observers, status_of_error(error))
-        observers.clear()
         raise
 
 

@@ -203,6 +203,40 @@ async def test_a_call_that_is_given_up_ends_with_cancelled() -> None:
     ]
 
 
+async def test_an_observer_of_a_call_that_is_given_up_before_it_begins_is_told_once() -> None:
+    recorder = Recorder()
+    waits = anyio.Event()
+
+    async def never(call: InterceptedCall) -> None:
+        waits.set()
+        await anyio.sleep_forever()
+
+    async with intercepted_client(recorder) as link:
+        stub = ServicerStub(link.channel)
+        stub.Unary(EchoRequest()).cancel()  # its interceptors have not been called yet
+        await anyio.wait_all_tasks_blocked()
+        assert len(recorder.ends) == recorder.seen.count("Unary")
+        recorder.seen.clear()
+        link.channel.interceptors = (recorder, never)
+        call = stub.Unary(EchoRequest())
+        with anyio.fail_after(5):
+            await waits.wait()
+        call.cancel()  # between two of them
+        await anyio.wait_all_tasks_blocked()
+        assert recorder.seen == ["Unary", "Unary CANCELLED"]
+        recorder.seen.clear()
+        waits = anyio.Event()
+        call = stub.ServerStream(EchoRequest())
+        with anyio.fail_after(5):
+            await waits.wait()
+        del call  # dropped
+        with anyio.fail_after(5):
+            while not recorder.ends:
+                await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        assert recorder.seen == ["ServerStream", "ServerStream CANCELLED"]
+
+
 @STUBS
 async def test_a_call_that_the_server_refuses_ends_with_its_status(make_stub: Any) -> None:
     async def refuse(stream: Any) -> None:
