@@ -65,8 +65,9 @@ class ClientReport(msgspec.Struct, frozen=True, kw_only=True):
         number: Which of the host's it is, for as long as the socket is there.
         statistics: What it has done.
         memory: Resident memory of each of its plugins in bytes; None where the system does not say.
-        latency: How many calls took how long, since the socket was opened: one number for each
-            bucket. See `percentile`.
+        latency: How many calls took how long: one number for each bucket, see `percentile`. Those
+            count that have begun since the socket was opened, or, if the client was not running
+            then, since the first report that shows it.
     """
 
     number: int
@@ -80,7 +81,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pid: Its process.
-        command: What it was started with.
+        command: What it was started with; octets that are no text are escaped.
         version: That of this library.
         python: That of Python.
         time: When this was said, in seconds since 1970.
@@ -164,18 +165,19 @@ class AdminSocket:
         clients: list[ClientReport] = []
         for client, recorder in self._running():
             statistics = client.statistics()
+            name = _as_text(statistics.name)
             pids = [plugin.pid for plugin in statistics.plugins]
             clients.append(
                 ClientReport(
                     number=recorder.number,
-                    statistics=statistics,
+                    statistics=msgspec.structs.replace(statistics, name=name),
                     memory=tuple(None if pid is None else resident_memory(pid) for pid in pids),
                     latency=tuple(recorder.counts),
                 )
             )
         return HostReport(
             pid=os.getpid(),
-            command=tuple(sys.orig_argv),
+            command=tuple(map(_as_text, sys.orig_argv)),
             version=__version__,
             python=sys.version.split()[0],
             time=time.time(),
@@ -372,6 +374,11 @@ def _sweep(folder: str) -> None:
         if name.isdecimal() and not _runs(int(name)):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
+
+
+def _as_text(word: str) -> str:
+    """An argument that is no text, but octets, cannot be sent as it is."""
+    return word.encode("utf-8", "backslashreplace").decode()
 
 
 def _runs(pid: int) -> bool:

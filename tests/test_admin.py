@@ -51,6 +51,13 @@ async def test_it_shows_what_the_clients_have_done(runtime: Path) -> None:
         assert not os.listdir(os.path.dirname(shown.path))
 
 
+async def test_a_host_may_have_arguments_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.orig_argv", ["python", os.fsdecode(b"\xff.py")])
+    with anyio.fail_after(5):
+        async with admin_socket() as shown, report_of(shown.path) as host:
+            assert (await host.report()).command == ("python", "\\udcff.py")
+
+
 async def test_afterwards_calls_are_timed_no_longer() -> None:
     with anyio.fail_after(5):
         async with connected(Counter()) as client:

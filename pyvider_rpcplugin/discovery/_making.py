@@ -71,9 +71,17 @@ class Recipe(msgspec.Struct, frozen=True):
     installer: Installer | None = None
 
     def key(self) -> str:
-        """The name of the environment's folder."""
+        """The name of the environment's folder.
+
+        Raises:
+            ConfigError: The interpreter is not there.
+        """
         binary = os.path.realpath(self.python)
-        about = os.stat(binary)
+        try:
+            about = os.stat(binary)
+        except OSError as error:
+            msg = f"there is no Python interpreter {self.python!r} any more"
+            raise ConfigError(msg, "Name another one: python=.", phase="environment") from error
         parts = [binary, about.st_size, about.st_mtime_ns, self.requirements, self.requires_python]
         return hashlib.sha256(msgspec.json.encode([_FORMAT, *parts])).hexdigest()[:32]
 
@@ -99,9 +107,11 @@ async def make_environment(recipe: Recipe, parent: str, teller: Teller) -> str:
         await anyio.to_thread.run_sync(_remove, folder)
         try:
             await _make(recipe, folder, lock, teller)
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_remove, folder)
+            if isinstance(error, OSError):  # no room, for one
+                raise _useless(parent, error) from error
             raise
     await teller.tell("ready", folder)
     return folder

@@ -32,7 +32,7 @@ def script_metadata(source: bytes, path: str) -> ScriptMetadata | None:
     Raises:
         ConfigError: It is malformed, or there is more than one block of it.
     """
-    text = source.decode("utf-8", errors="replace")
+    text = source.decode("utf-8-sig", errors="replace")
     found = _blocks(text.splitlines())
     if not found:
         return None

@@ -180,21 +180,29 @@ class Guardian:
         Cancellation:
             It is not cancelled: it takes a millisecond, and at most a second.
         """
-        if not self._ending:
+        ending = self._unreaped()
+        if not ending:
             return
-        ending = list(self._ending)
         with anyio.move_on_after(_EXIT_TIMEOUT, shield=True):
             for process in ending:
                 await _wait_ended(process)
+        left = self._unreaped()
         for process in ending:
-            if process.poll() is None:
+            if process in left:
                 logger.warning("process.guardian.left pid=%d", process.pid)
 
     def settle(self) -> None:
         """The same where there is no event loop: it blocks."""
-        for process in list(self._ending):
+        for process in self._unreaped():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_EXIT_TIMEOUT)
+        self._unreaped()
+
+    def _unreaped(self) -> list[subprocess.Popen[bytes]]:
+        """Those that have not ended; the numbers of the others may be somebody else's already."""
+        with self._lock:
+            self._reap()
+            return list(self._ending)
 
     def _release(self) -> None:
         """At the end of the interpreter: what is guarded now, the guardian ends."""

@@ -117,7 +117,7 @@ class SocketStream(_OwnSocket, ByteStream):
     """A connected stream socket.
 
     One task may receive and another one send at the same time. Both return without giving
-    control to other tasks when the socket is ready, but not for more than 64 KiB or 100 calls in
+    control to other tasks when the socket is ready, but not for more than 256 KiB or 100 calls in
     a row.
 
     Args:

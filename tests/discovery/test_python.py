@@ -14,6 +14,7 @@ from pyvider_rpcplugin import (
     PluginProgram,
     SecureConfig,
     SecurityError,
+    TransportError,
     plugin_client,
     python_plugin,
 )
@@ -54,6 +55,24 @@ async def test_the_hosts_checksum_is_checked_before_anything_is_installed(tmp_pa
         await client.start()
     await client.stop()
     assert not (tmp_path / "cache").exists()
+
+
+async def test_what_the_system_refuses_when_an_environment_is_made_is_a_transport_error(tmp_path):
+    maker = tmp_path / "python"
+    maker.write_text('#!/bin/sh\nfor folder; do :; done\nmkdir -p "$folder/requirements.txt"\n')
+    maker.chmod(0o700)
+    cache = tmp_path / "cache"
+    plugin = python_plugin("x.py", env=["x"], python=maker, cache=cache, installer="pip")
+    with pytest.raises(TransportError, match=f"environments cannot be kept in {cache}"):
+        await plugin.prepare()
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+async def test_an_interpreter_that_has_gone_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    plugin = python_plugin("x.py", env=["x"], cache=tmp_path / "cache")
+    with pytest.raises(ConfigError, match="there is no Python interpreter"):
+        await plugin.prepare()
 
 
 async def test_an_environment_that_exists_is_used_as_it_is(tmp_path):

@@ -28,6 +28,8 @@ def test_its_requirements_are_read():
     found = script_metadata(BLOCK.encode(), "x.py")
     assert found == ScriptMetadata(("one >= 1", "two"), ">= 3.11")
     assert script_metadata(BLOCK.replace("\n", "\r\n").encode(), "x.py") == found
+    _, _, block = BLOCK.partition("\n")
+    assert script_metadata(block.encode("utf-8-sig"), "x.py") == found
 
 
 @pytest.mark.parametrize(

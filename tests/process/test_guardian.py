@@ -48,6 +48,21 @@ STARTS = """
 """
 
 
+async def test_a_guardian_that_has_ended_is_waited_for_once() -> None:
+    mine = Guardian()
+    mine.add(os.getpid(), group=False)
+    mine.drop(os.getpid(), group=False)
+    assert mine._ending
+    with anyio.fail_after(5):
+        await mine.settled()
+    # Its number may be another process's from now on.
+    assert not mine._ending
+    mine.add(os.getpid(), group=False)
+    mine.drop(os.getpid(), group=False)
+    mine.settle()
+    assert not mine._ending
+
+
 def gone(pids: list[int]) -> bool:
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     _, alive = psutil.wait_procs(processes, timeout=5)
