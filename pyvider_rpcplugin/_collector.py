@@ -29,7 +29,8 @@ def collection_put_off() -> Generator[Callable[[], None]]:
         if not put_off:
             return
         put_off = False
-        # Taking back what a program has frozen itself is not ours to do.
+        # Taking back what a program has frozen itself is not ours to do. Nor can it be told from what
+        # Python 3.12 has there of its own, so there this is left out.
         if not gc.get_freeze_count():
             gc.freeze()
             gc.unfreeze()

@@ -49,11 +49,12 @@ def test_collection_that_was_off_stays_off():
 def test_what_was_made_meanwhile_is_collected_later():
     kept = Loop()
     found = weakref.ref(kept)
+    before = gc.get_freeze_count()  # none, except on Python 3.12, which has some of its own there
     with collection_put_off():
         kept.itself = kept
         del kept
         frozen = gc.get_freeze_count()
-    assert (frozen, gc.get_freeze_count()) == (0, 0)
+    assert (frozen, gc.get_freeze_count()) == (before, before)
     gc.collect()
     assert found() is None
 
