@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pyvider_rpcplugin import InstalledPlugins, PluginProgram, discover
+from pyvider_rpcplugin.process import checked
 
 from ._options import console, errors
 
@@ -86,12 +87,19 @@ def chosen(command: list[str], places: list[str] | None) -> list[str] | PluginPr
 
 
 async def words_of(program: list[str] | PluginProgram, options: HostOptions) -> list[str]:
-    """The words that start it, with the variables that go with them among the options."""
+    """The words that start it, with the variables that go with them among the options.
+
+    Raises:
+        SecurityError: The program does not have the checksum that its manifest says.
+        RPCPluginError: Its environment cannot be made.
+    """
     if not isinstance(program, PluginProgram):
         return program
     prepared = await program.prepare()
-    options.env = {**prepared.env, **options.env}
-    return prepared.command
+    # The words alone say nothing of a checksum to who starts them.
+    async with checked(prepared.command, program.secure, os.environ, None):
+        options.env = {**prepared.env, **options.env}
+        return prepared.command
 
 
 def listed(found: InstalledPlugins) -> dict[str, Any]:

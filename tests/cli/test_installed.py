@@ -91,3 +91,16 @@ def test_the_plugins_of_another_environment_are_found_and_run_there(tmp_path: Pa
     assert [plugin["name"] for plugin in seen["plugins"]] == ["greeter"]
     seen = as_json("inspect", "--json", "--from", str(environment), "greeter")
     assert seen["command"][0] == str(environment / "bin" / "python")
+
+
+@pytest.mark.parametrize("command", ["check", "doctor", "inspect"])
+def test_a_program_without_its_checksum_is_not_run(tmp_path: Path, command: str):
+    program = tmp_path / "tool"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o700)
+    manifest = f'checksum = "sha256:{"00" * 32}"\n'
+    (tmp_path / "tool.plugin.toml").write_text(manifest)
+    done = cli(command, "--from", str(tmp_path), "tool")
+    assert done.returncode == 1
+    assert "checksum" in done.stderr
+    assert not (tmp_path / "ran").exists()
