@@ -304,7 +304,7 @@ class EagerReader:
 
         Raises:
             OSError: The connection is lost.
-            Exception: What `take` raised.
+            BaseException: What `take` raised.
 
         Cancellation:
             Safe: all that was read was taken.
@@ -359,9 +359,12 @@ class EagerReader:
         try:
             if take(arrived):
                 return True
-        except Exception as exc:  # noqa: BLE001 - boundary: the task that waits raises it
-            if self._future is not None and not self._future.done():
-                self._future.set_exception(exc)
+        except BaseException as exc:
+            self._unregister()
+            if self._future is None or self._future.done():
+                raise
+            self._future.set_exception(exc)  # boundary: the task that waits raises it
+            return False
         self._unregister()
         self._wake()
         return False

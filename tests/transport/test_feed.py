@@ -151,6 +151,32 @@ async def test_what_the_taker_raises_is_raised_to_who_feeds_it(pair):
             assert await ours.receive() == b"after it"
 
 
+class _Odd(BaseException):
+    """As pytest's outcomes are, and groups of such: asyncio would only log it."""
+
+
+@pairs
+async def test_what_is_no_exception_is_raised_to_who_feeds_it_too(pair):
+    def refuse_later(data: bytes) -> bool:
+        if data != b"bad":
+            return True
+        raise BaseExceptionGroup("odd", [_Odd()])
+
+    with anyio.fail_after(5):
+        async with pair() as (ours, theirs):
+
+            async def send() -> None:
+                for part in (b"good", b"better", b"bad"):
+                    await theirs.send(part)
+                    await some_turns()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send)
+                with pytest.raises(BaseExceptionGroup) as caught:
+                    await ours.feed(refuse_later)
+            assert isinstance(caught.value.exceptions[0], _Odd)
+
+
 @pairs
 async def test_closing_the_stream_ends_it(pair):
     taker = Taker()
