@@ -46,7 +46,7 @@ def said_by(line: str, folder: Path) -> str:
     done = subprocess.run(
         [*programs[first], *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "",
              "PYTEST_PLUGINS": "anyio"},
         capture_output=True, text=True, timeout=25, check=False,
     )  # fmt: skip
