@@ -63,11 +63,11 @@ class Session(Generic[T]):
             advice: What whoever forgot to stop it should have done, for the warning.
             limit: Seconds that its end may take before the waiting for it is given up.
         """
-        self.name = name
-        self.limit = limit
-        self.stop_requested = anyio.Event()
+        self.name: str = name
+        self.limit: float = limit
+        self.stop_requested: anyio.Event = anyio.Event()
         self.failure: BaseException | None = None
-        self.ended_by_owner = False
+        self.ended_by_owner: bool = False
         # The tasks of the session that call functions of the user's, which may ask it to stop.
         self.callers: set[int] = set()
         self._body = body

@@ -112,13 +112,13 @@ class PluginProgram:
             environment: What a program in Python runs in.
             on_progress: Is told about the making of that.
         """
-        self.name = name
+        self.name: str = name
         self.source: Source = source
-        self.path = path
-        self.version = version
-        self.description = description
-        self.protocol_versions = protocol_versions
-        self.secure = secure
+        self.path: str = path
+        self.version: str = version
+        self.description: str = description
+        self.protocol_versions: tuple[int, ...] = protocol_versions
+        self.secure: SecureConfig | None = secure
         self._words = tuple(words)
         self._environment = environment
         self._on_progress = on_progress

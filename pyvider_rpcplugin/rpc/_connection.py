@@ -240,6 +240,10 @@ class RPCConnection(Incoming):
 
     """
 
+    bytes_sent: int
+    bytes_received: int
+    rtt: float | None
+
     def __init__(
         self,
         stream: ByteStream,
