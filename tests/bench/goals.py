@@ -49,12 +49,15 @@ class Figure(NamedTuple):
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def is_worse_than(self, reached: float) -> bool:
-        """Whether it is a step back from what was reached before."""
+        """Whether it is a step back from what was reached before.
+
+        Of what was better than its goal, the goal counts: the others' rates waver, too.
+        """
         if self.value is None:
             return False
         if self.at_most:
-            return self.value > reached / SHARE
-        return self.value < reached * SHARE
+            return self.value > max(reached, self.goal) / SHARE
+        return self.value < min(reached, self.goal) * SHARE
 
 
 def figures(results: Results) -> list[Figure]:

@@ -43,10 +43,21 @@ def test_a_goal_is_reached_or_not_exceeded() -> None:
 
 
 def test_what_is_worse_by_more_than_a_quarter_is_a_step_back() -> None:
-    found = [Figure("rate", 3.1, 9), Figure("time", 1.3, 1, at_most=True), Figure("gone", None, 1)]
+    found = [
+        Figure("rate", 3.1, 9),
+        Figure("time", 1.3, 0.5, at_most=True),
+        Figure("gone", None, 1),
+    ]
     assert worse(found, {"rate": 4, "time": 1, "gone": 5}) == []
     assert worse(found, {"rate": 4.2, "time": 0.9}) == found[:2]
     assert worse(found, {}) == []
+
+
+def test_what_was_better_than_its_goal_may_come_down_to_it() -> None:
+    found = [Figure("rate", 1.6, 2), Figure("time", 1.3, 1, at_most=True)]
+    assert worse(found, {"rate": 4, "time": 0.5}) == []
+    found = [Figure("rate", 1.4, 2), Figure("time", 1.4, 1, at_most=True)]
+    assert worse(found, {"rate": 4, "time": 0.5}) == found
 
 
 def test_every_figure_that_was_reached_is_one_that_is_measured() -> None:
