@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from pyvider_rpcplugin import PluginHost, RPCPluginClient, context, plugin_client
+from pyvider_rpcplugin.rpc import Server
 from pyvider_rpcplugin.testing import connected
 from tests.broker.test_broker import Pair, paired, reach
 from tests.plugins import echo
@@ -42,12 +43,13 @@ SWEPT = {
     "RPCPluginClient.events": "test_reading_events_may_be_cancelled_and_none_is_lost",
     "PluginHost.start": "test_starting_in_a_host_may_be_cancelled_at_every_step",
     "PluginHost.stop": "test_starting_in_a_host_may_be_cancelled_at_every_step",
-    "PluginProgram.prepare": "",  # of packages, by programs of others: discovery's own tests
+    # At one point: each step would take an environment of its own.
+    "PluginProgram.prepare": "discovery/test_environments.py::test_nothing_is_left_of_the_making",
     "RPCPluginServer.serve": "server/test_cancellation.py::test_serving_may_be_cancelled",
     "RPCPluginServer.stop": "server/test_cancellation.py::test_stopping_may_be_cancelled",
-    "Broker.accept": "",  # as `serve`, without what serves
-    "Broker.accept_and_serve": "",  # in the background, ended by the broker
-    "Broker.start_serving": "",  # likewise
+    "Broker.accept": BROKERS,
+    "Broker.accept_and_serve": BROKERS,
+    "Broker.start_serving": BROKERS,
     "Broker.serve": BROKERS,
     "Broker.dial": BROKERS,
     "connected": PAIRS,
@@ -87,7 +89,7 @@ def public_operations() -> set[str]:
 def test_every_public_operation_is_swept() -> None:
     assert public_operations() - set(SWEPT) == {"Broker.stop"}
     here = set(globals())
-    for place in filter(None, SWEPT.values()):
+    for place in SWEPT.values():
         path, _, start = place.rpartition("::")
         if path:
             assert f"async def {start}" in (ROOT / path).read_text(encoding="utf-8"), place
@@ -218,8 +220,33 @@ async def _back(pair: Pair) -> None:
         assert await reach(pair.host, number) == "x"
 
 
+async def _accept(pair: Pair) -> None:
+    number = pair.host.next_id()
+    async with pair.host.accept(number) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(Server([Echo()]).serve, listener)
+        assert await reach(pair.plugin, number) == "x"
+        tasks.cancel_scope.cancel()
+
+
+async def _accept_and_serve(pair: Pair) -> None:
+    """Serves until it is cancelled, which happens as soon as it does."""
+
+    class Started:
+        def started(self, _: object = None) -> None:
+            scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        await pair.host.accept_and_serve(pair.host.next_id(), Echo(), task_status=Started())
+    assert scope.cancelled_caught
+
+
+async def _start_serving(pair: Pair) -> None:
+    number = await pair.host.start_serving(Echo())
+    assert await reach(pair.plugin, number) == "x"
+
+
 @races
-@pytest.mark.parametrize("operation", [_serve, _back])
+@pytest.mark.parametrize("operation", [_serve, _back, _accept, _accept_and_serve, _start_serving])
 async def test_what_brokers_do_may_be_cancelled_at_every_step(
     operation: Callable[[Pair], Any], racing: bool
 ) -> None:
