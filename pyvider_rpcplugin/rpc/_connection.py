@@ -240,6 +240,7 @@ class RPCConnection(Incoming):
 
     """
 
+    # As in the base: they are assigned here, too, which pyright takes for others without a type.
     bytes_sent: int
     bytes_received: int
     rtt: float | None
