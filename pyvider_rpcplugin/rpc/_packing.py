@@ -5,12 +5,13 @@ zlib lets go of the interpreter's lock as it works.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar
+
+from pyvider_rpcplugin._patience import cores
 
 from ._compression import unpacking_error
 from ._messages import message_prefix
@@ -37,7 +38,7 @@ def _threads() -> anyio.CapacityLimiter:
     """How many messages are worked at at a time: as many as there are cores for."""
     limiter = _limiter.get(None)
     if limiter is None:
-        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        limiter = anyio.CapacityLimiter(cores())
         _limiter.set(limiter)
     return limiter
 
