@@ -115,6 +115,10 @@ class Linked:
             assert caught.value.status is Status.UNIMPLEMENTED
             while any(one._calls for one in self.server._connections):
                 await lowlevel.checkpoint()
+        # A call may have ended by the caller's last word: the peer's is on its way then.
+        with anyio.move_on_after(5):
+            while any(one.h2.streams for one in self.connections):
+                await lowlevel.checkpoint()
         assert not self.channel._pending
         for connection in self.connections:
             h2 = connection.h2
