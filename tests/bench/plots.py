@@ -1,7 +1,10 @@
-"""``python -m tests.bench.plots RESULTS.json``: makes the pictures and tables of docs/benchmarks.md.
+"""``python -m tests.bench.plots RUN.json ...``: makes pictures and tables of docs/benchmarks.md.
 
 The page's prose is written by hand. What stands between the comments ``<!-- made: NAME -->`` and
 ``<!-- end -->`` is replaced, the pictures are drawn anew, and the results are put beside the page.
+
+Of several runs, tables and pictures are those of the first; what is aimed at, and when and where it
+was measured, has a column for each.
 """
 
 from __future__ import annotations
@@ -92,13 +95,19 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *body])
 
 
-def about(results: Mapping[str, Any]) -> str:
+def about(runs: Sequence[Mapping[str, Any]]) -> str:
     """When, where and with what it was measured."""
-    facts = results["about"]
-    rows = [["what", "value"]]
-    rows += [[name, str(value)] for name, value in facts.items()]
+    rows = [["what", *_run_titles(runs)]]
+    for name in runs[0]["about"]:
+        values = [str(run["about"].get(name, NOTHING)) for run in runs]
+        same = len(set(values)) == 1
+        rows.append([name, values[0], *("the same" if same else value for value in values[1:])])
     # Words, which are read from the left.
     return markdown(rows).replace("---:", "---")
+
+
+def _run_titles(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return ["measured"] if len(runs) == 1 else [f"run {n}" for n, _ in enumerate(runs, 1)]
 
 
 def rates(results: Mapping[str, Any]) -> str:
@@ -257,15 +266,30 @@ def costs(results: Mapping[str, Any]) -> str:
     return markdown(rows)
 
 
-def goals(results: Mapping[str, Any]) -> str:
+def goals(runs: Sequence[Mapping[str, Any]]) -> str:
     """What is aimed at, and what was measured of it."""
-    rows = [["goal", "measured", "aim", "reached"]]
-    for goal in results["goals"]:
-        figure = Figure(*(goal[field] for field in Figure._fields))
-        aim = f"{'at most ' if figure.at_most else ''}{figure.goal:g}"
-        reached = {None: NOTHING, True: "yes", False: "no"}[figure.reached]
-        rows.append([figure.name, number(figure.value, 2), aim, reached])
+    rows = [["goal", "aim", *_run_titles(runs), "reached"]]
+    found: dict[str, list[Figure]] = {}
+    for run in runs:
+        for goal in run["goals"]:
+            figure = Figure(*(goal[field] for field in Figure._fields))
+            found.setdefault(figure.name, []).append(figure)
+    for name, figures in found.items():
+        aim = f"{'at most ' if figures[0].at_most else ''}{figures[0].goal:g}"
+        measured = [number(figure.value, 2) for figure in figures]
+        measured += [NOTHING] * (len(runs) - len(measured))
+        rows.append([name, aim, *measured, _reached([figure.reached for figure in figures])])
     return markdown(rows)
+
+
+def _reached(answers: Sequence[bool | None]) -> str:
+    """Whether it was, in words: of several runs, in how many."""
+    known = [answer for answer in answers if answer is not None]
+    if not known:
+        return NOTHING
+    if len(set(known)) == 1:
+        return "yes" if known[0] else "no"
+    return f"in {sum(known)} of {len(known)}"
 
 
 def failures(results: Mapping[str, Any]) -> str:
@@ -283,7 +307,6 @@ def failures(results: Mapping[str, Any]) -> str:
 
 # What the page has, and which part of the results it needs.
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "about": ("about", about),
     "rates": ("calls", rates),
     "others": ("calls", others),
     "callers": ("curves", callers),
@@ -295,16 +318,22 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "idle": ("idle", idle),
     "costs": ("costs", costs),
     "failures": ("failures", failures),
-    "goals": ("goals", goals),
 }
+# Those that have a column for each run.
+COMPARED: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"about": about, "goals": goals}
 
 
-def filled(page: str, results: Mapping[str, Any]) -> str:
+def filled(page: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """The page with its tables made of these results; those without results stay as they are."""
 
+    def table(name: str) -> str:
+        if name in COMPARED:
+            return COMPARED[name](runs) if all(name in run for run in runs) else ""
+        part, make = TABLES[name]
+        return make(runs[0]) if part in runs[0] else ""
+
     def made(match: re.Match[str]) -> str:
-        part, make = TABLES[match["name"]]
-        text = make(results) if part in results else ""
+        text = table(match["name"])
         return f"{match['before']}\n\n{text}\n\n<!-- end -->" if text else match[0]
 
     blocks = r"(?P<before><!-- made: (?P<name>[a-z]+) -->)\n.*?<!-- end -->"
@@ -556,12 +585,14 @@ def draw_many(results: Mapping[str, Any]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.plots", description=__doc__)
-    parser.add_argument("results", type=Path, help="what `python -m tests.bench --json` wrote")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="what `python -m tests.bench --json` wrote, of each run"
+    )
     options = parser.parse_args()
-    results = json.loads(options.results.read_text())
-    PAGE.write_text(filled(PAGE.read_text(), results))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    for picture in draw(results, DOCS / "pictures"):
+    runs = [json.loads(path.read_text()) for path in options.runs]
+    PAGE.write_text(filled(PAGE.read_text(), runs))
+    RESULTS.write_text(json.dumps(runs, indent=1) + "\n")
+    for picture in draw(runs[0], DOCS / "pictures"):
         print(picture)
 
 
