@@ -395,7 +395,8 @@ class RPCConnection(Incoming):
             self._wake_room_waiters()
 
     async def _write(self) -> None:
-        send: Any = self.stream.send
+        stream: Any = self.stream
+        send_parts = getattr(stream, "send_parts", None)
         while True:
             if not self.h2.output_size and not self._unsent:
                 self._may_send_now = True
@@ -405,9 +406,13 @@ class RPCConnection(Incoming):
             self._wake_room_waiters()  # They may fill the buffer again while this is sent.
             self._sending = True
             try:
-                for piece in pieces:
-                    await send(piece)
-                    self.bytes_sent += len(piece)
+                if send_parts is not None:
+                    await send_parts(pieces)
+                    self.bytes_sent += sum(map(len, pieces))
+                else:
+                    for piece in pieces:
+                        await stream.send(piece)
+                        self.bytes_sent += len(piece)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                 self._unwritable = True
                 await self._give_up_writing(error)

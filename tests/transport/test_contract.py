@@ -267,6 +267,24 @@ async def test_bytes_arrive_in_order_in_both_directions_at_once(make):
     assert received == {"ours": data, "theirs": data}
 
 
+@socket_transport
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one-by-one"])
+async def test_pieces_are_sent_as_if_they_were_one(make, together):
+    data = os.urandom(1 << 20)
+    pieces = [b"head", memoryview(data), b"", data[:300_000], *(b"%d" % n for n in range(200))]
+    async with Pair(make) as (ours, theirs):
+        if not together:  # as where the system has no call for many
+            ours._sendmsg = None
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(ours.send_parts, pieces)
+                whole = b"".join(pieces)
+                assert await receive_exactly(theirs, len(whole)) == whole
+            await ours.send_parts([])
+            await ours.send(b"afterwards")
+            assert await theirs.receive() == b"afterwards"
+
+
 @any_transport
 async def test_no_more_is_received_than_asked_for(make):
     async with Pair(make) as (ours, theirs):
