@@ -60,6 +60,7 @@ class PluginMux:
         backend: Literal["asyncio", "trio"] = "asyncio",
         *,
         debug: bool | str | None = None,
+        use_uvloop: bool = False,
         **backend_options: Any,
     ) -> None:
         """Be the plugin that the program's one argument names, as the server's `run` does it.
@@ -70,7 +71,8 @@ class PluginMux:
         Args:
             backend: The event loop: "asyncio" or "trio".
             debug: As for the server's `run`.
-            backend_options: What `anyio.run` takes as backend_options.
+            use_uvloop: As for the server's `run`.
+            backend_options: What else `anyio.run` takes as backend_options.
 
         Raises:
             SystemExit: With status 1.
@@ -80,7 +82,7 @@ class PluginMux:
         except RPCPluginError as exc:
             sys.stderr.write(f"{exc}\n")
             raise SystemExit(1) from None
-        server.run(backend, debug=debug, **backend_options)
+        server.run(backend, debug=debug, use_uvloop=use_uvloop, **backend_options)
 
     def _chosen(self, arguments: list[str]) -> str:
         if any(argument.startswith("--") for argument in arguments):

@@ -290,6 +290,7 @@ class RPCPluginServer:
         backend: Literal["asyncio", "trio"] = "asyncio",
         *,
         debug: bool | str | None = None,
+        use_uvloop: bool = False,
         **backend_options: Any,
     ) -> None:
         """Serve, as the one thing that this program does.
@@ -313,7 +314,8 @@ class RPCPluginServer:
             backend: The event loop: "asyncio" or "trio".
             debug: What those arguments say, for a program that reads its arguments itself: True,
                 or the name; False for a program that is not to be debugged in this way.
-            backend_options: What `anyio.run` takes as backend_options.
+            use_uvloop: Run uvloop, which has to be installed, in the place of asyncio's own loop.
+            backend_options: What else `anyio.run` takes as backend_options.
 
         Raises:
             SystemExit: With status 1.
@@ -324,6 +326,10 @@ class RPCPluginServer:
             if asked is None:
                 self._wait_for_debugger()
             with _program_logging(level, self.standalone, asked), collection_put_off() as loaded:
+                if use_uvloop:
+                    from ._uvloop import uvloop_options  # noqa: PLC0415 - few programs ask for it
+
+                    backend_options |= uvloop_options(backend)
                 try:
                     anyio.run(
                         self._serve_as_program,

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
+
+
+def run_on(loop: str, server: Any, **options: Any) -> None:
+    """Run a plugin's server as its program does: on asyncio, trio or uvloop."""
+    if loop == "uvloop":
+        server.run(use_uvloop=True, **options)
+    else:
+        server.run(backend=loop, **options)
 
 
 def echo(*options: str) -> list[str]:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import anyio
 
 from pyvider_rpcplugin import RPCPluginError, context, plugin_server
+from tests.plugins import run_on
 from tests.protos.echo_grpc import EchoBase, EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", default=None)
     options = parser.parse_args()
     server = plugin_server(handler=Outer("outer"), transport=options.transport)
-    server.run(backend=options.loop, debug=options.debug)
+    run_on(options.loop, server, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import anyio
 
 from pyvider_rpcplugin import plugin_client, plugin_server
+from tests.plugins import run_on
 from tests.protos.echo_grpc import EchoBase, EchoStub
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 
@@ -63,7 +64,8 @@ class Echo(EchoBase):
             case "pid":
                 text = str(os.getpid())
             case "loop":
-                text = "trio" if "trio" in sys.modules else "asyncio"
+                loops = (name for name in ("trio", "uvloop") if name in sys.modules)
+                text = next(loops, "asyncio")
             case "key":
                 from pyvider_rpcplugin.crypto import auto_certificate
 
@@ -136,7 +138,7 @@ def main() -> None:
         transport_path=options.path,
         standalone=options.standalone,
     )
-    server.run(backend=options.loop)
+    run_on(options.loop, server)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import anyio
 from grpclib.const import Cardinality, Handler
 
 from pyvider_rpcplugin import plugin_server
+from tests.plugins import run_on
 
 
 class Text:
@@ -55,7 +56,7 @@ async def ask(channel, question: str) -> str:
 def main() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     print("printed before serving, and not flushed")
-    plugin_server(handler=Misc()).run(backend="trio" if sys.argv[1] == "trio" else "asyncio")
+    run_on(sys.argv[1], plugin_server(handler=Misc()))
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     # Descriptor 1 is the host's pipe again.
     os.write(1, b"after\n")

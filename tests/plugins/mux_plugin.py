@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pyvider_rpcplugin import ConfigError, plugin_mux, plugin_server
+from tests.plugins import run_on
 from tests.plugins.echo_plugin import Echo
 from tests.plugins.misc_plugin import Misc
 
@@ -25,4 +26,4 @@ def broken():
 
 if __name__ == "__main__":
     mux = plugin_mux({"misc": plugin_server(handler=Misc()), "echo": echo, "broken": broken})
-    mux.run(backend="trio" if os.environ["LOOP"] == "trio" else "asyncio")
+    run_on(os.environ["LOOP"], mux)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -19,6 +18,7 @@ import anyio.to_thread
 from grpclib.const import Cardinality, Handler
 
 from pyvider_rpcplugin import plugin_server
+from tests.plugins import run_on
 from tests.plugins.misc_plugin import Text
 
 LINE = "x" * 1023
@@ -126,8 +126,7 @@ def main() -> None:
     stderr = sys.stderr
     server = plugin_server(handler=Talker())
     try:
-        loop: Any = "nothing" if options.broken else options.loop
-        server.run(backend=loop)
+        run_on("nothing" if options.broken else options.loop, server)
     finally:
         assert sys.stderr is stderr
         assert options.own_logging or not logging.getLogger().handlers
