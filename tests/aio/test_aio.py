@@ -94,6 +94,7 @@ def test_what_was_made_before_any_loop_runs_on_one_loop_after_another(new_loop):
 
 def test_start_in_one_task_and_stop_in_another(run):
     async def main():
+        before = asyncio.all_tasks()
         client = plugin_client(echo())
         await asyncio.create_task(client.start())
         first = asyncio.create_task(client.stub(EchoStub).Unary(EchoRequest(text="task")))
@@ -103,7 +104,7 @@ def test_start_in_one_task_and_stop_in_another(run):
         task.add_done_callback(lambda task: stopped.set_result(task.exception()))
         assert await stopped is None
         assert client.exited.is_set()
-        assert len(asyncio.all_tasks()) == 2  # this one, and what waits for it
+        assert asyncio.all_tasks() == before
 
     run(main)
 
@@ -142,6 +143,7 @@ def test_gather_timeouts_and_cancellation_end_one_call_alone(run):
 
 def test_a_cancelled_start_leaves_nothing(run):
     async def main():
+        before = asyncio.all_tasks()
         client = plugin_client(broken("silent"))
         task = asyncio.create_task(client.start())
         while client.pid is None:  # noqa: ASYNC110 - nothing tells when it is there
@@ -156,7 +158,7 @@ def test_a_cancelled_start_leaves_nothing(run):
             async with asyncio.timeout(0.3):
                 await client.start()
         await client.stop()
-        assert len(asyncio.all_tasks()) == 2
+        assert asyncio.all_tasks() == before
 
     run(main)
 
