@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
@@ -218,6 +219,7 @@ async def test_a_slow_reader_among_many_calls_holds_up_none_of_them() -> None:
 
 
 async def test_log_lines_that_a_peer_can_cause_are_quiet(caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG, "pyvider_rpcplugin")
     async with scripted_client() as (_, peer):
         for _ in range(20):
             stream_id = await peer.request(end=False)
