@@ -36,7 +36,7 @@ def run(folder: Path, *command: str, status: int = 0, env: dict[str, str] | None
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **(env or {})},
-        capture_output=True, text=True, timeout=28, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
@@ -194,7 +194,7 @@ def test_the_page_on_containers(tmp_path: Path) -> None:
             assert run(tmp_path, "host.py", env=env) == "6\n"
             assert run(tmp_path, "probe.py", env=env) == ""
             server.send_signal(signal.SIGTERM)
-            _, said = server.communicate(timeout=20)
+            _, said = server.communicate(timeout=50)
         finally:
             server.kill()
     assert (server.returncode, said) == (0, b"")

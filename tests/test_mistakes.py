@@ -141,7 +141,7 @@ def test_a_host_that_imports_a_plugin_without_its_guard_is_told_which(tmp_path: 
     )
     done = subprocess.run(
         [sys.executable, "-c", "import unguarded"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert (

@@ -300,7 +300,7 @@ def test_a_forgotten_session_cleans_up_and_warns_when_its_loop_ends(
     main = "main()" if loop == "asyncio" else "main"
     script = END.format(loop=loop, how=how, main=main, path=sys.path)
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     expected = [line for line in ("child cleaned", "cleaned", outcome) if line]
     assert result.stdout.splitlines() == expected

@@ -133,7 +133,7 @@ def test_a_plugin_ends_with_its_host() -> None:
         anyio.run(main, backend_options={{"use_uvloop": True}})
     """
     # That nothing is left behind is seen to after every test.
-    ran = subprocess.run([sys.executable, "-c", host], capture_output=True, check=False, timeout=10)
+    ran = subprocess.run([sys.executable, "-c", host], capture_output=True, check=False, timeout=50)
     assert ran.returncode == -signal.SIGKILL
     assert int(ran.stdout)
     [folder] = Path(tempfile.gettempdir()).glob("rpcplugin-host-*")  # the next host would do it
@@ -146,7 +146,7 @@ def without_uvloop(program: str, *arguments: str, **env: str) -> subprocess.Comp
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, str(FOLDER / program), *arguments]
     return subprocess.run(
-        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=10
+        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=50
     )
 
 

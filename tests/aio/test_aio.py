@@ -281,7 +281,7 @@ def test_a_plugin_whose_loop_was_closed_is_ended_at_the_next_chance(then):
             [sys.executable, "-c", program],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=50,
             check=False,
             env={**os.environ, "TMPDIR": folder},
         )

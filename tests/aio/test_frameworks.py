@@ -187,7 +187,7 @@ def run_pytest(tmp_path: Path, program: str) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=50,
         check=False,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )

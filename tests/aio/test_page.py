@@ -48,7 +48,7 @@ def test_the_fixture(tmp_path):
         cwd=GREETER,
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=50,
         check=False,
         env={**os.environ, **variables},
     )
@@ -62,7 +62,7 @@ def test_the_loop_that_is_run_by_hand():
         cwd=GREETER,
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

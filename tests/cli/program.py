@@ -28,7 +28,7 @@ def cli(*arguments: str, stdin: str = "", **options: Any) -> subprocess.Complete
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=28,
+        timeout=50,
         check=False,
         **options,
     )

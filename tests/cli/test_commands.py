@@ -208,7 +208,7 @@ def test_run_keeps_a_plugin_running_until_ctrl_c(tmp_path: Path):
             if seen[-1].get("event") == "started":
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=50)
     assert process.returncode == 0, err
     events = [one["event"] for one in seen if "event" in one]
     assert events[:3] == ["started", "exited", "restarting"]
@@ -305,7 +305,7 @@ def test_new_begins_a_plugin_whose_host_and_tests_run(form: str, tmp_path: Path)
     def done(*words: str) -> str:
         run = subprocess.run(
             [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
-            timeout=28, check=False,
+            timeout=50, check=False,
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout

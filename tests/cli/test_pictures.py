@@ -39,7 +39,7 @@ def test_the_pictures_can_be_made_again(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=28,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr

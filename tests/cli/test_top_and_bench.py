@@ -71,7 +71,7 @@ def host(runtime: str, request: pytest.FixtureRequest) -> Iterator[tuple[int, st
         assert process.stdout is not None
         path = process.stdout.readline().strip()
         yield process.pid, path
-        process.communicate("", timeout=20)
+        process.communicate("", timeout=50)
     assert process.returncode == 0
 
 
@@ -115,8 +115,8 @@ def test_top_goes_on_until_the_host_has_ended(runtime: str) -> None:
             assert top.stdout is not None
             assert json.loads(top.stdout.readline())["host"] == process.pid
             assert json.loads(top.stdout.readline())["host"] == process.pid
-            process.communicate("", timeout=20)
-            _, said = top.communicate(timeout=20)
+            process.communicate("", timeout=50)
+            _, said = top.communicate(timeout=50)
         assert top.returncode == 0
         assert said == "the host has ended\n"
 

@@ -229,7 +229,7 @@ async def test_stopping_from_another_task_fails_a_start() -> None:
 
 def test_a_plugin_run_by_hand_says_so_in_a_few_words() -> None:
     result = subprocess.run(
-        echo(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
+        echo(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50, check=False
     )
     assert result.returncode == 1
     assert result.stdout == ""

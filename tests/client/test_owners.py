@@ -251,7 +251,7 @@ def test_a_forgotten_stop_ends_the_plugin_with_the_loop_and_warns(
     run = {"asyncio": "asyncio.run(main())", "trio": "trio.run(main)"}[loop]
     script = FORGOTTEN.format(loop=loop, run=run, how=how, path=[ROOT], command=echo())
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     pid, *rest = result.stdout.split()
     assert rest[:-1] == outcome, result.stderr
@@ -287,7 +287,7 @@ def test_ctrl_c_inside_a_block_ends_the_plugin_politely(loop: str) -> None:
     run = {"asyncio": "asyncio.run(main())", "trio": "trio.run(main)"}[loop]
     script = CTRL_C.format(loop=loop, run=run, path=[ROOT], command=echo())
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     assert (result.stdout, result.stderr) == ("0\n", "")
 

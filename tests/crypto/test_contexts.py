@@ -123,7 +123,7 @@ for make_context in (auto_server_context, auto_client_context):
 open(os.devnull, "w").close()
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
     )
     (line,) = done.stdout.splitlines()
     assert os.devnull in line  # the watching works
@@ -206,7 +206,7 @@ except SecurityError as error:
         input=make().pem.encode() + encrypted,
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=50,
         start_new_session=True,
     )
     assert done.stdout.split() == [b"refused"]

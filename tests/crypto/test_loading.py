@@ -299,7 +299,7 @@ except Exception as error:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=50,
     )
     assert done.stdout.startswith(f"SecurityError PLUGIN_SERVER_KEY ({path}) cannot be read: perm")
 

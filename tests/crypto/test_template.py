@@ -215,7 +215,7 @@ _template._cache.lock.release()
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), _template.auto_certificate() is ours)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
     )
     assert done.stdout.split() == ["0", "True"]
 
@@ -250,7 +250,7 @@ for name in sorted(sys.modules):
         print(name)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
     )
     loaded = set(done.stdout.split())
     allowed = {

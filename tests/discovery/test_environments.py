@@ -27,7 +27,7 @@ from pyvider_rpcplugin.sync import plugin_client_sync
 
 from .packages import ROOT, library, wheel
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(120)]
 
 INTERPRETER = os.path.realpath(sys.executable)
 MAKER = str(Path(__file__).parent / "maker.py")

@@ -40,5 +40,5 @@ def run_on(request: pytest.FixtureRequest) -> Run:
 def _run(name: str, loop: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "examples/with_go.py", name, loop],
-        cwd=ROOT, capture_output=True, text=True, timeout=25, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip

@@ -56,7 +56,7 @@ def run_command(
     words = [sys.executable, "-W", "error", *python[program]] if program in python else [program]
     done = subprocess.run(
         [*words, *arguments],
-        cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=25, check=False,
+        cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert status or not quiet or not _BUSY.sub("", done.stderr), done.stderr

@@ -19,7 +19,7 @@ HERE = EXAMPLES / "image_filters"
 README = (HERE / "README.md").read_text()
 
 pytestmark = [
-    pytest.mark.process, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(90, func_only=True)
+    pytest.mark.process, pytest.mark.slow, pytest.mark.thorough, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from .readmes import EXAMPLES, run_command
 HERE = EXAMPLES / "kv"
 THEIRS = "github.com/hashicorp/go-plugin/examples/grpc"
 
-pytestmark = [pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ EXAMPLE = ROOT / "examples" / "terraform_provider"
 ADDRESS = "example.com/demo/files"
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(60, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ EXAMPLE = "terraform_provider_random"
 HOST = ROOT / "examples" / EXAMPLE / "host.py"
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from .conftest import ROOT, Run
 EXAMPLE = "tflint_ruleset"
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def said_by(line: str, folder: Path) -> str:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "",
              "PYTEST_PLUGINS": "anyio"},
-        capture_output=True, text=True, timeout=25, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     return (done.stdout or done.stderr).replace(sys.executable, "python")

@@ -30,7 +30,7 @@ def without_go(folder: Path, *command: str, **more: str) -> subprocess.Completed
     environment = {name: value for name, value in os.environ.items() if name != "INTEROP_GO"}
     return subprocess.run(
         [sys.executable, *command],
-        cwd=ROOT, capture_output=True, text=True, timeout=25, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
         env={**environment, "PATH": str(folder), "XDG_CACHE_HOME": str(folder), **more},
     )  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_worker_of_multiprocessing_leaves_the_plugin_and_its_socket_to_its_paren
 ) -> None:
     script = textwrap.dedent(HOST).format(command=ECHO, backend=backend)
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.stdout.split() == ["7", "after"], done.stderr
     assert done.returncode == 0

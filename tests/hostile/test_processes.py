@@ -111,6 +111,6 @@ def test_server_without_descriptors_serves_on_and_accepts_when_there_are_some_ag
 ) -> None:
     script = textwrap.dedent(EXHAUSTED).format(root=ROOT, backend=backend)
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.stdout.split() == ["survived"], done.stderr

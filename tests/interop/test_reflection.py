@@ -31,7 +31,7 @@ def test_grpcios_client_finds_a_service_and_calls_it(loop: str, link: str) -> No
             env=os.environ | {"PYTHONPATH": str(ROOT), "GRPC_VERBOSITY": "NONE"},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=50,
             check=False,
         )
         assert looked.returncode == 0, looked.stderr

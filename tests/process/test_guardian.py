@@ -65,7 +65,7 @@ async def test_a_guardian_that_has_ended_is_waited_for_once() -> None:
 
 def gone(pids: list[int]) -> bool:
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=50)
     return not alive
 
 

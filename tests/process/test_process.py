@@ -549,7 +549,7 @@ def test_ctrl_c_in_the_host_ends_the_process_without_a_word(backend):
         assert host.stdout is not None
         child = int(host.stdout.readline())
         host.send_signal(signal.SIGINT)
-        _, errors = host.communicate(timeout=5)
+        _, errors = host.communicate(timeout=50)
     finally:
         host.kill()
         host.wait()

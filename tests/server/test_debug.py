@@ -68,7 +68,7 @@ class Debugged:
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=10)
+        out, err = self.process.communicate(timeout=50)
         return self.process.returncode, out, err
 
 

@@ -53,7 +53,7 @@ def test_any_other_argument_is_a_note_and_status_1(loop: str, arguments: list[st
         env=os.environ | {"LOOP": loop},
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=50,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -76,7 +76,7 @@ def test_a_plugin_that_cannot_be_made_says_why() -> None:
         env=os.environ | {"LOOP": "asyncio"},
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=50,
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (1, "this one is not ready\n")

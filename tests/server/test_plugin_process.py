@@ -67,7 +67,7 @@ class Started:
         return self.line.split("|")[3]
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=10)
+        out, err = self.process.communicate(timeout=50)
         return self.process.returncode, out.decode(), err.decode()
 
 
@@ -174,7 +174,7 @@ def test_the_shutdown_is_answered_whatever_is_printed(loop: str, text: str) -> N
 def test_it_ends_with_whoever_read_its_line(loop: str) -> None:
     with Started(echo("--loop", loop)) as plugin:
         plugin.stdout.close()
-        assert plugin.process.wait(timeout=10) == 0
+        assert plugin.process.wait(timeout=50) == 0
         assert not Path(plugin.address).exists()
 
 
@@ -216,7 +216,7 @@ def test_a_host_that_is_gone_before_the_line_is_an_error_without_a_traceback() -
         stdin=subprocess.DEVNULL,
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=10,
+        timeout=50,
         check=False,
     )
     os.close(writing)
@@ -230,7 +230,7 @@ def test_without_a_standard_output_it_says_so() -> None:
         env=os.environ | COOKIE,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        timeout=10,
+        timeout=50,
         check=False,
     )
     assert result.returncode == 1
@@ -250,7 +250,7 @@ def test_a_standalone_server_drains_at_ctrl_c_and_prints_nothing() -> None:
         while not path.exists():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=50)
     assert (process.returncode, out, err) == (0, b"", b"")
 
 

@@ -151,7 +151,7 @@ def unheard(loop: str) -> Iterator[Started]:
     with Started(talking(loop)) as plugin:
         yield plugin
         plugin.process.terminate()
-        plugin.process.wait(timeout=10)
+        plugin.process.wait(timeout=50)
 
 
 async def test_no_print_waits_where_nobody_listens(unheard: Started) -> None:

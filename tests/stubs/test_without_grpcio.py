@@ -30,7 +30,7 @@ def run_without_grpcio(code: str, *arguments: str) -> list[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=25,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stderr

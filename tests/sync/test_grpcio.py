@@ -192,7 +192,7 @@ def test_nothing_needs_grpcio():
         [sys.executable, "-W", "error", "-c", WITHOUT.format(root=ROOT)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

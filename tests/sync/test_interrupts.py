@@ -19,7 +19,7 @@ def run(mode: str, backend: str) -> tuple[str, str]:
         [sys.executable, "-W", "always::ResourceWarning", PROGRAM, mode, backend],
         capture_output=True,
         text=True,
-        timeout=28,
+        timeout=50,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ def run(program: str, folder: Path) -> list[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=50,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -44,7 +44,7 @@ def test_without():
 def run(folder: Path, *options: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *options],
-        cwd=folder, capture_output=True, text=True, timeout=28, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert not done.stderr, done.stderr
     return done.stdout

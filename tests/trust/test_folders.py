@@ -51,7 +51,7 @@ def as_nobody(*questions: list[Any], **env: str) -> list[Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=50,
     )
     answers: list[Any] = json.loads(done.stdout)
     return answers
@@ -111,7 +111,7 @@ def test_a_read_only_file_system_is_passed_over_or_named(place: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=50,
     )
     folder.rmdir()
     if "unshare" in done.stderr or "mount" in done.stderr:

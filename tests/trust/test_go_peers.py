@@ -136,4 +136,4 @@ def test_our_plugin_serves_such_a_host_and_nobody_else(plugin: Started, own: Mat
 
     with connect(plugin.address, tls) as stream:
         assert call(stream, "/plugin.GRPCController/Shutdown", b"")[0] == "0"
-    assert plugin.process.wait(timeout=10) == 0
+    assert plugin.process.wait(timeout=50) == 0

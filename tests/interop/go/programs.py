@@ -129,7 +129,7 @@ def run_host(folder: Path, command: list[str], *todo: str, **options: object) ->
     flags = [f"-{name}={_flag(value)}" for name, value in options.items()]
     ran = subprocess.run(
         [str(folder / "host"), *flags, f"-do={','.join(todo) or 'ping'}", "--", *command],
-        capture_output=True, text=True, timeout=25, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout)

@@ -17,7 +17,7 @@ from .proto.peer_pb2 import Failure, Key, Pair, RepeatRequest
 from .python_host import go_plugin
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

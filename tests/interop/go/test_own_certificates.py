@@ -19,7 +19,7 @@ from .python_host import Adder, go_plugin
 
 # The programs are built in a fixture, which may take longer than a test.
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 KIND = pytest.mark.parametrize("kind", KINDS)

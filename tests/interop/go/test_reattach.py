@@ -21,7 +21,7 @@ from .proto.peer_pb2 import Key, Pair, Service
 from .python_host import Adder, go_plugin
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 

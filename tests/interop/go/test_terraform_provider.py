@@ -44,7 +44,7 @@ LISTING = [
 UNKNOWN = "<unknown>"
 
 pytestmark = [
-    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(30, func_only=True)
+    pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120, func_only=True)
 ]  # fmt: skip
 
 
@@ -152,7 +152,7 @@ class Terraform:
         return self.read(DOCUMENT, response.new_state)
 
     def finish(self) -> None:
-        said, errors = self.process.communicate(timeout=20)
+        said, errors = self.process.communicate(timeout=50)
         self.log += [json.loads(line)["log"] for line in said.splitlines()]
         assert (self.process.returncode, errors) == (0, "")
 
@@ -177,7 +177,7 @@ def program(modules: Path, loop: str, tmp_path: Path) -> Path:
     made = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLE / "package.py"), str(tmp_path / "mirror"), loop],
         env={**os.environ, "PYTHONPATH": str(modules)},
-        capture_output=True, text=True, timeout=25, check=False,
+        capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (made.returncode, made.stderr) == (0, "")
     return Path(made.stdout.rstrip())

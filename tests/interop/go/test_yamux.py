@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.interop,
     pytest.mark.net,
     pytest.mark.process,
-    pytest.mark.timeout(30, func_only=True),
+    pytest.mark.timeout(120, func_only=True),
 ]
 
 

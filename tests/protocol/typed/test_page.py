@@ -35,7 +35,7 @@ def test_the_programs_say_what_happened(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=50,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
