@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -273,7 +274,7 @@ class Launch:
                         self._program(command, environment) as program,
                         self._heard() as on_stderr,
                         supervised(
-                            self._runner(program, environment, folder),
+                            self._runner(program, environment, folder, tls),
                             on_stderr=on_stderr,
                             on_stderr_line=self._take_stderr,
                             longest_line=settings.log_line_limit,
@@ -352,7 +353,7 @@ class Launch:
         return checked(command, options.secure, environment, options.cwd)
 
     def _runner(
-        self, program: Checked, environment: dict[str, str], folder: str | None
+        self, program: Checked, environment: dict[str, str], folder: str | None, tls: HostTLS
     ) -> AbstractAsyncContextManager[Runner | AttachedRunner]:
         """What starts it."""
         options, settings = self._options, self.settings
@@ -366,7 +367,15 @@ class Launch:
             outlives_host=settings.outlive_host,
         )
         if options.runner is None:
-            return subprocess_runner(spec, executable=program.executable, pass_fds=program.pass_fds)
+            executable, pass_fds = program.executable, program.pass_fds
+            # Windows hands no descriptors on: there a plugin makes its own.
+            if sys.platform == "win32" or (pair := tls.for_plugin()) is None:
+                return subprocess_runner(spec, executable=executable, pass_fds=pass_fds)
+            from pyvider_rpcplugin.process._handing import (  # noqa: PLC0415 - with TLS only
+                handing_runner,
+            )
+
+            return handing_runner(spec, pair, executable=executable, pass_fds=pass_fds)
         from ._reattach import context_of  # noqa: PLC0415 - seldom needed
 
         return context_of(options.runner, spec)

@@ -15,13 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyvider_rpcplugin.crypto._certificate import Certificate
+    from pyvider_rpcplugin.crypto._generated import GeneratedCertificate
     from pyvider_rpcplugin.crypto._identity import Identity, Roots, load_identity, load_roots
     from pyvider_rpcplugin.crypto._recorded import recorded_credentials
-    from pyvider_rpcplugin.crypto._template import (
-        GeneratedCertificate,
-        auto_certificate,
-        make_certificate,
-    )
+    from pyvider_rpcplugin.crypto._template import auto_certificate, make_certificate
     from pyvider_rpcplugin.crypto.contexts import (
         auto_client_context,
         auto_server_context,
@@ -65,9 +62,10 @@ __all__ = [
 
 _HOMES = {
     "_certificate": ("Certificate",),
+    "_generated": ("GeneratedCertificate",),
     "_identity": ("Identity", "Roots", "load_identity", "load_roots"),
     "_recorded": ("recorded_credentials",),
-    "_template": ("GeneratedCertificate", "auto_certificate", "make_certificate"),
+    "_template": ("auto_certificate", "make_certificate"),
     "contexts": (
         "auto_client_context",
         "auto_server_context",

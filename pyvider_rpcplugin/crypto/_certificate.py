@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from pyvider_rpcplugin.crypto._generated import pem_text
 from pyvider_rpcplugin.crypto._source import PemSource, decode, refused
-from pyvider_rpcplugin.crypto._template import pem_text
 
 if TYPE_CHECKING:
     import os

@@ -13,9 +13,9 @@ from pyvider_rpcplugin.crypto._source import decode, is_one_der_element, refused
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pyvider_rpcplugin.crypto._generated import GeneratedCertificate
     from pyvider_rpcplugin.crypto._identity import Identity, Roots
     from pyvider_rpcplugin.crypto._recorded import RecordedIdentity
-    from pyvider_rpcplugin.crypto._template import GeneratedCertificate
 
 __all__ = [
     "auto_client_context",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pyvider_rpcplugin.config import Settings
+    from pyvider_rpcplugin.crypto._generated import GeneratedCertificate
     from pyvider_rpcplugin.crypto._source import PemSource
-    from pyvider_rpcplugin.crypto._template import GeneratedCertificate
 
 __all__ = ["Credentials", "HostTLS", "Mode", "PluginTLS", "host_tls", "plugin_tls"]
 
@@ -124,6 +124,12 @@ class HostTLS(Protocol):
     certificate: str | None
     own: GeneratedCertificate | None
 
+    def for_plugin(self) -> bytes | None:
+        """Make the certificate and the key of a plugin, another one each time, as octets.
+
+        None where the plugin needs none of this host.
+        """
+
     def credentials(self, answer: bytes | None) -> Credentials | None:
         """What to connect with; None for a plain connection.
 
@@ -138,10 +144,23 @@ class HostTLS(Protocol):
 class _Auto:
     mode = Mode.AUTO
 
-    def __init__(self, own: GeneratedCertificate) -> None:
-        self.own: GeneratedCertificate | None = own
-        self._own = own
-        self.certificate: str | None = own.pem
+    def __init__(self, settings: Settings) -> None:
+        from pyvider_rpcplugin.crypto._template import (  # noqa: PLC0415 - see the package
+            auto_certificate,
+        )
+
+        self._kind = settings.cert_curve, settings.cert_validity_days
+        self._own = auto_certificate(*self._kind)
+        self.own: GeneratedCertificate | None = self._own
+        self.certificate: str | None = self._own.pem
+
+    def for_plugin(self) -> bytes | None:
+        from pyvider_rpcplugin.crypto._handed import pack  # noqa: PLC0415 - see the package
+        from pyvider_rpcplugin.crypto._template import (  # noqa: PLC0415 - see the package
+            make_certificate,
+        )
+
+        return pack(make_certificate(*self._kind), self._kind[1])
 
     def credentials(self, answer: bytes | None) -> Credentials | None:
         from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
@@ -175,6 +194,9 @@ class _Fixed:
     def __init__(self, mode: Mode, credentials: Credentials | None) -> None:
         self.mode = mode
         self._credentials = credentials
+
+    def for_plugin(self) -> bytes | None:
+        return None
 
     def credentials(self, answer: bytes | None) -> Credentials | None:
         if answer is not None:
@@ -211,11 +233,7 @@ def host_tls(
         return _Fixed(Mode.OWN, own)
     if not settings.auto_mtls:
         return _Fixed(Mode.PLAIN, None)
-    from pyvider_rpcplugin.crypto._template import (  # noqa: PLC0415 - see the package
-        auto_certificate,
-    )
-
-    return _Auto(auto_certificate(settings.cert_curve, settings.cert_validity_days))
+    return _Auto(settings)
 
 
 @final
@@ -239,7 +257,11 @@ class PluginTLS:
 
 
 def plugin_tls(
-    settings: Settings, tls: ssl.SSLContext | None = None, *, standalone: bool = False
+    settings: Settings,
+    tls: ssl.SSLContext | None = None,
+    *,
+    standalone: bool = False,
+    handed: bytes | None = None,
 ) -> PluginTLS:
     """Decide what a plugin does.
 
@@ -247,6 +269,7 @@ def plugin_tls(
         settings: The plugin's, with what its host told it.
         tls: A context of the caller's, which goes before everything else.
         standalone: There is no host.
+        handed: What the host has made for this plugin (`HostTLS.for_plugin`), if it did.
 
     Raises:
         ConfigError: `tls` is not a server's context.
@@ -261,7 +284,7 @@ def plugin_tls(
         return PluginTLS(Mode.OWN, own)
     host = None if standalone else settings.host_certificate
     if settings.auto_mtls and host is not None:
-        return _answer(settings, host)
+        return _answer(settings, host, handed)
     if settings.auto_mtls == "required":
         msg = "PLUGIN_AUTO_MTLS=required, but "
         msg += "there is no host" if standalone else "the host sent no certificate"
@@ -274,10 +297,7 @@ def plugin_tls(
     return PluginTLS(Mode.PLAIN, None)
 
 
-def _answer(settings: Settings, host: str) -> PluginTLS:
-    from pyvider_rpcplugin.crypto._template import (  # noqa: PLC0415 - see the package
-        auto_certificate,
-    )
+def _answer(settings: Settings, host: str, handed: bytes | None) -> PluginTLS:
     from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
         auto_client_context,
         auto_server_context,
@@ -285,7 +305,7 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
     )
 
     peer = peer_certificate(host)
-    own = auto_certificate(settings.cert_curve, settings.cert_validity_days)
+    own = _own_certificate(settings, handed)
     try:
         credentials = Credentials(
             lambda: auto_server_context(own, peer),
@@ -296,6 +316,22 @@ def _answer(settings: Settings, host: str) -> PluginTLS:
         msg = "the certificate of the host, in PLUGIN_CLIENT_CERT, is none that can be read"
         raise SecurityError(msg, error.hint, phase="tls") from None
     return PluginTLS(Mode.AUTO, credentials, own.der)
+
+
+def _own_certificate(settings: Settings, handed: bytes | None) -> GeneratedCertificate:
+    """A plugin's own: what its host has made for it, if that is as the settings want it."""
+    kind = settings.cert_curve, settings.cert_validity_days
+    if handed is not None:
+        from pyvider_rpcplugin.crypto._handed import unpack  # noqa: PLC0415 - see the package
+
+        if found := unpack(handed, *kind):
+            return found
+        logger.debug("the certificate that the host has made is of another kind than is wanted")
+    from pyvider_rpcplugin.crypto._template import (  # noqa: PLC0415 - loads a large library
+        auto_certificate,
+    )
+
+    return auto_certificate(*kind)
 
 
 def _check_context(tls: object, other_side: int) -> None:

@@ -31,6 +31,8 @@ _PROTOCOL_VARIABLES = frozenset(
         "PLUGIN_MULTIPLEX_GRPC",
         "PLUGIN_OUTLIVE_HOST",
         "PLUGIN_WAIT_FOR_DEBUGGER",
+        # It names a descriptor that no other process has.
+        "PLUGIN_IDENTITY_PIPE",
         "PLUGIN_CLIENT_CERT",
         # The host's private key, which no plugin has any use for.
         "PLUGIN_CLIENT_KEY",

@@ -49,6 +49,7 @@ from pyvider_rpcplugin.services import (
 
 from ._ending import checked_callbacks, drain
 from ._host import outlive_host, wait_for_host_to_end
+from ._inherited import take_inherited
 from ._listen import Place, listening
 from ._logging import log_crash, logging_to_host
 from ._offer import HostOffers
@@ -493,7 +494,8 @@ class RPCPluginServer:
         if debug and settings.auto_mtls is True:
             # It is for those that are told; to warn of it would only be in their way.
             settings = msgspec.structs.replace(settings, auto_mtls=False)
-        tls = plugin_tls(settings, self._tls, standalone=not hosted)
+        handed = take_inherited(os.environ) if hosted else None
+        tls = plugin_tls(settings, self._tls, standalone=not hosted, handed=handed)
         options = rpc_options(settings)
         self._rpc = rpc = Server(options=options)
         # A host shows them to who has started both. Anybody may call a server that stands alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import anyio
 from grpclib.const import Cardinality, Handler
 
 from pyvider_rpcplugin import plugin_server
+from pyvider_rpcplugin.config import load_settings
+from pyvider_rpcplugin.crypto import plugin_tls
+from pyvider_rpcplugin.server._inherited import take_inherited
 from tests.plugins import run_on
 
 
@@ -33,6 +37,20 @@ class Text:
 class Misc:
     async def _ask(self, stream) -> None:
         match (await stream.recv_message()).text:
+            case "child":
+                # Of what is open here, this child gets all that may be inherited.
+                code = "import os, json; fds = '/proc/self/fd'; print(json.dumps([*os.environ, *("
+                code += "os.readlink(f'{fds}/{fd}') for fd in os.listdir(fds)[:-1])]))"
+                command = [sys.executable, "-c", code]
+                answer = subprocess.check_output(  # noqa: ASYNC221 - anyio closes all of them
+                    command, close_fds=False
+                ).decode()
+            case "second":
+                # What another server in here would do.
+                handed = take_inherited(os.environ)
+                made = plugin_tls(load_settings(side="plugin"), handed=handed).certificate
+                assert made is not None
+                answer = made.hex()
             case "modules":
                 answer = " ".join(sys.modules)
             case "sigint-of-child":
