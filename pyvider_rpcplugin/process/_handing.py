@@ -16,8 +16,8 @@ from pyvider_rpcplugin.process._process import subprocess_runner
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
 
-    from pyvider_rpcplugin.process.runners import Runner
     from pyvider_rpcplugin.process._spec import RunSpec
+    from pyvider_rpcplugin.process.runners import Runner
 
 __all__ = ["handing_runner"]
 
