@@ -395,24 +395,14 @@ class RPCConnection(Incoming):
             self._wake_room_waiters()
 
     async def _write(self) -> None:
-        stream: Any = self.stream
-        send_parts = getattr(stream, "send_parts", None)
         while True:
             if not self.h2.output_size and not self._unsent:
                 self._may_send_now = True
                 await self._writer.wait()
                 continue
-            pieces = self._take_pieces()
-            self._wake_room_waiters()  # They may fill the buffer again while this is sent.
             self._sending = True
             try:
-                if send_parts is not None:
-                    await send_parts(pieces)
-                    self.bytes_sent += sum(map(len, pieces))
-                else:
-                    for piece in pieces:
-                        await stream.send(piece)
-                        self.bytes_sent += len(piece)
+                await self._send_queued()
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
                 self._unwritable = True
                 await self._give_up_writing(error)
@@ -420,6 +410,20 @@ class RPCConnection(Incoming):
             finally:
                 self._sending = False
             self._wake_room_waiters()
+
+    async def _send_queued(self) -> None:
+        """Send what is queued. Nothing of it is kept, or an idle connection would hold a message."""
+        pieces = self._take_pieces()
+        self._wake_room_waiters()  # They may fill the buffer again while this is sent.
+        stream: Any = self.stream
+        send_parts = getattr(stream, "send_parts", None)
+        if send_parts is not None:
+            await send_parts(pieces)
+            self.bytes_sent += sum(map(len, pieces))
+            return
+        for piece in pieces:
+            await stream.send(piece)
+            self.bytes_sent += len(piece)
 
     async def _give_up_writing(self, error: Exception) -> None:
         """Let the reader see the peer's last frames, and the end; not every peer sends one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from typing import Any
 
 import anyio
@@ -102,3 +103,22 @@ async def test_streams_leave_no_cycles() -> None:
         finally:
             gc.enable()
         assert left == []
+
+
+@pytest.mark.parametrize("link", ["memory", "unix"])
+async def test_an_idle_connection_keeps_nothing_of_a_large_message(link: str) -> None:
+    async with linked(Echo(), link=link) as ours:
+        tracemalloc.start()
+        try:
+            async with request(ours.channel, "Bidi") as stream:
+                with anyio.fail_after(5):
+                    await stream.send_message(EchoRequest(data=bytes(1 << 20)))
+                    await stream.recv_message()
+                await anyio.wait_all_tasks_blocked()
+                snapshot = tracemalloc.take_snapshot()
+                await stream.end()
+                await stream.recv_message()
+        finally:
+            tracemalloc.stop()
+    # A part of what was read last may still be here.
+    assert [trace for trace in snapshot.traces if trace.size > 1 << 19] == []
