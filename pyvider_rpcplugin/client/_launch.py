@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import importlib
@@ -282,6 +283,7 @@ class Launch:
                     ):
                         self.process, self.pid = process, process.pid
                         load_engine(tls.mode)
+                        tls.prepare()
                         if settings.wait_for_debugger:
                             # Nobody else waits for the one who debugs this plugin.
                             has_started()
@@ -658,6 +660,8 @@ def load_engine(mode: Mode) -> None:
     ]
     if mode is not Mode.PLAIN:
         names += ["crypto.contexts", "transport._tls"]
+        # By it `ssl` looks at the name of a server, and it loads the tables of Unicode.
+        codecs.lookup("idna")
     for name in names:
         importlib.import_module(f"pyvider_rpcplugin.{name}")
 

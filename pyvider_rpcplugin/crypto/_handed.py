@@ -15,8 +15,6 @@ version than its host, have settings of its own, or have got nothing.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from pyvider_rpcplugin.crypto._generated import GeneratedCertificate
@@ -24,25 +22,16 @@ from pyvider_rpcplugin.crypto._source import is_one_der_element
 
 __all__ = ["pack", "unpack"]
 
-# Of the form below. Another version of this library may have another one.
+# Another version of this library may write them in another form.
 _FORM = 1
-
-
-class _Pair(NamedTuple):
-    form: int
-    curve: str
-    validity_days: int
-    not_before: int
-    not_after: int
-    der: bytes
-    key_der: bytes
+# The form, the curve, the days that it is valid, when that begins and ends, certificate, key.
+_Pair = tuple[int, str, int, int, int, bytes, bytes]
 
 
 def pack(made: GeneratedCertificate, validity_days: int) -> bytes:
     """Write a certificate and its key; far fewer octets than fit into a pipe."""
-    pair = _Pair(
-        _FORM, made.curve, validity_days, made.not_before, made.not_after, made.der, made.key_der
-    )
+    times = (made.not_before, made.not_after)
+    pair: _Pair = (_FORM, made.curve, validity_days, *times, made.der, made.key_der)
     return msgspec.msgpack.encode(pair)
 
 
@@ -58,14 +47,11 @@ def unpack(data: bytes, curve: str, validity_days: int) -> GeneratedCertificate 
         pair = msgspec.msgpack.decode(data, type=_Pair)
     except msgspec.MsgspecError:
         return None
-    if (pair.form, pair.curve, pair.validity_days) != (_FORM, curve, validity_days):
+    *kind, not_before, not_after, der, key_der = pair
+    if kind != [_FORM, curve, validity_days]:
         return None
-    if not (is_one_der_element(pair.der) and is_one_der_element(pair.key_der)):
+    if not (is_one_der_element(der) and is_one_der_element(key_der)):
         return None
     return GeneratedCertificate(
-        pair.der,
-        pair.key_der,
-        curve=pair.curve,
-        not_before=pair.not_before,
-        not_after=pair.not_after,
+        der, key_der, curve=curve, not_before=not_before, not_after=not_after
     )

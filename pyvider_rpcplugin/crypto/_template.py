@@ -13,7 +13,6 @@ is the same each time, so the elliptic-curve module is all that is needed to fil
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -175,7 +174,9 @@ def make_certificate(
     not_before = int(time.time() if now is None else now) - _EARLIER
     not_after = not_before + _EARLIER + validity_days * _DAY
     # RFC 7093, section 2, method 1. Only to tell keys apart: no security rests on it.
-    identifier = hashlib.sha256(point).digest()[:20]
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(point)
+    identifier = digest.finalize()[:20]
     signed_part = _der(
         _SEQUENCE,
         _VERSION_3,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "auto_client_context",
     "auto_server_context",
+    "begin_client_context",
     "client_context",
     "peer_certificate",
     "require_certificate",
@@ -49,22 +50,33 @@ def auto_server_context(
     Raises:
         SecurityError: The peer's is no certificate.
     """
-    return _auto_context(ssl.PROTOCOL_TLS_SERVER, own, peer)
+    return _trusting(_showing(ssl.PROTOCOL_TLS_SERVER, own), peer)
 
 
 def auto_client_context(
-    own: GeneratedCertificate | RecordedIdentity | None, peer: bytes
+    own: GeneratedCertificate | RecordedIdentity | None,
+    peer: bytes,
+    begun: ssl.SSLContext | None = None,
 ) -> ssl.SSLContext:
     """The host's side of AutoMTLS: only the plugin with this certificate is talked to.
 
     Args:
         own: The certificate of this process; None where the plugin asks for none.
         peer: The DER of the plugin's, of any curve.
+        begun: What `begin_client_context` gave for the same `own`, which becomes the result.
 
     Raises:
         SecurityError: The peer's is no certificate.
     """
-    return _auto_context(ssl.PROTOCOL_TLS_CLIENT, own, peer)
+    return _trusting(begun or begin_client_context(own), peer)
+
+
+def begin_client_context(own: GeneratedCertificate | RecordedIdentity | None) -> ssl.SSLContext:
+    """What of the host's side can be made before it knows the plugin's certificate.
+
+    It trusts nobody.
+    """
+    return _showing(ssl.PROTOCOL_TLS_CLIENT, own)
 
 
 def server_context(identity: Identity, roots: Roots) -> ssl.SSLContext:
@@ -84,12 +96,14 @@ def client_context(roots: Roots, identity: Identity | None = None) -> ssl.SSLCon
     return context
 
 
-def _auto_context(
-    protocol: int, own: GeneratedCertificate | RecordedIdentity | None, peer: bytes
-) -> ssl.SSLContext:
+def _showing(protocol: int, own: GeneratedCertificate | RecordedIdentity | None) -> ssl.SSLContext:
     context = _context(protocol)
     if own is not None:
         _load_identity(context, f"{own.pem}{own.key_pem}".encode())
+    return context
+
+
+def _trusting(context: ssl.SSLContext, peer: bytes) -> ssl.SSLContext:
     if is_one_der_element(peer):
         with suppress(ssl.SSLError):
             context.load_verify_locations(cadata=peer)

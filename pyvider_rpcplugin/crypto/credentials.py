@@ -124,6 +124,9 @@ class HostTLS(Protocol):
     certificate: str | None
     own: GeneratedCertificate | None
 
+    def prepare(self) -> None:
+        """Make what `credentials` needs and what can be made before the plugin has answered."""
+
     def for_plugin(self) -> bytes | None:
         """Make the certificate and the key of a plugin, another one each time, as octets.
 
@@ -153,6 +156,14 @@ class _Auto:
         self._own = auto_certificate(*self._kind)
         self.own: GeneratedCertificate | None = self._own
         self.certificate: str | None = self._own.pem
+        self._begun: ssl.SSLContext | None = None
+
+    def prepare(self) -> None:
+        from pyvider_rpcplugin.crypto.contexts import (  # noqa: PLC0415 - see the package
+            begin_client_context,
+        )
+
+        self._begun = begin_client_context(self._own)
 
     def for_plugin(self) -> bytes | None:
         from pyvider_rpcplugin.crypto._handed import pack  # noqa: PLC0415 - see the package
@@ -174,9 +185,10 @@ class _Auto:
             hint = "Turn PLUGIN_AUTO_MTLS on in the plugin; off in the host means no protection."
             raise SecurityError(msg, hint, phase="handshake")
         own = self._own
+        begun, self._begun = self._begun, None
         try:
             return Credentials(
-                lambda: auto_client_context(own, answer),
+                lambda: auto_client_context(own, answer, begun),
                 pinned=answer,
                 make_reversed=lambda: auto_server_context(own, answer),
             )
@@ -194,6 +206,9 @@ class _Fixed:
     def __init__(self, mode: Mode, credentials: Credentials | None) -> None:
         self.mode = mode
         self._credentials = credentials
+
+    def prepare(self) -> None:
+        pass
 
     def for_plugin(self) -> bytes | None:
         return None

@@ -33,8 +33,6 @@ def check_cookie(settings: Settings, environ: Mapping[str, str]) -> None:
             "Its author has to set PLUGIN_MAGIC_COOKIE_KEY and PLUGIN_MAGIC_COOKIE_VALUE.",
             phase="handshake",
         )
-    import hmac  # noqa: PLC0415 - a host needs it not, and it loads OpenSSL's hashes
-
     given = environ.get(variable)
     if not given and "PLUGIN_PROTOCOL_VERSIONS" in environ:
         message = f"a host started this plugin without its cookie: {variable} is not set"
@@ -54,10 +52,23 @@ def check_cookie(settings: Settings, environ: Mapping[str, str]) -> None:
         )
     # Not every variable is valid UTF-8: what is not comes as lone surrogates.
     given_bytes = given.encode("utf-8", "surrogateescape")
-    if not hmac.compare_digest(given_bytes, expected.encode("utf-8", "surrogateescape")):
+    if not _are_equal(given_bytes, expected.encode("utf-8", "surrogateescape")):
         message = f"the host's magic cookie in {variable} is not the one of this plugin"
         raise HandshakeError(
             message,
             "PLUGIN_MAGIC_COOKIE_VALUE has to be the same for the host and for its plugin.",
             phase="handshake",
         )
+
+
+def _are_equal(first: bytes, second: bytes) -> bool:
+    """Compare in a time that does not depend on where they differ.
+
+    `hmac` has such a function, and would load OpenSSL's hashes with it, at each start of a plugin.
+    """
+    if len(first) != len(second):
+        return False
+    difference = 0
+    for one, other in zip(first, second, strict=True):
+        difference |= one ^ other
+    return difference == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from typing import IO, TYPE_CHECKING
@@ -40,6 +39,8 @@ def _unreadable(path: str, reason: str) -> SecurityError:
 
 def file_digest(file: IO[bytes], algorithm: str) -> bytes:
     """Hash a file from its beginning. Takes time: to be done in a thread."""
+    import hashlib  # noqa: PLC0415 - loads OpenSSL's hashes, which most starts do without
+
     hashed = hashlib.new(algorithm)
     file.seek(0)
     while chunk := file.read(_CHUNK):
@@ -51,4 +52,6 @@ def combined(digests: Sequence[bytes], algorithm: str) -> bytes:
     """The one digest for all files."""
     if len(digests) == 1:
         return digests[0]
+    import hashlib  # noqa: PLC0415 - likewise
+
     return hashlib.new(algorithm, b"".join(digests)).digest()

@@ -10,7 +10,6 @@ anything is sent to it; so is the program, in case it was written into.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 from contextlib import ExitStack, asynccontextmanager
@@ -126,6 +125,8 @@ def _check(
     env: Mapping[str, str],
     cwd: str | None,
 ) -> Checked:
+    import hashlib  # noqa: PLC0415 - loads OpenSSL's hashes, which most starts do without
+
     program = _program(words, env, cwd)
     paths = _files(words, program, secure.files, cwd)
     result = Checked(words, algorithm=secure.algorithm, held=stack)

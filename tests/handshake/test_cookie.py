@@ -32,7 +32,9 @@ def test_a_plugin_run_by_hand_says_so_and_names_the_variable(environ):
     assert "The program that uses it starts it." in error.hint
 
 
-@pytest.mark.parametrize("cookie", ["hidden-secre", "hidden-secret ", "HIDDEN-SECRET", "\udcff"])
+@pytest.mark.parametrize(
+    "cookie", ["hidden-secre", "hidden-secret ", "HIDDEN-SECRET", "\udcff", "?idden-secret"]
+)
 def test_another_cookie_is_refused_without_showing_either(cookie):
     error = refusal(SETTINGS, {"MY_PLUGIN": cookie})
     assert "MY_PLUGIN" in error.message
