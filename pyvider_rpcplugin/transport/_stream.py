@@ -126,7 +126,7 @@ class SocketStream(_OwnSocket, ByteStream):
 
     One task may receive and another one send at the same time. Both return without giving
     control to other tasks when the socket is ready, but not for more than 256 KiB or 100 calls in
-    a row.
+    a row, except for what the socket takes with one system call.
 
     Args:
         sock: A connected socket; the stream owns it from now on.
