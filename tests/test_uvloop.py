@@ -24,7 +24,7 @@ from tests.plugins import FOLDER, echo, talking
 from tests.plugins.misc_plugin import ask as ask_misc
 from tests.protos.echo_grpc import EchoStub
 from tests.protos.echo_pb2 import EchoRequest
-from tests.server.test_plugin_process import Started
+from tests.server.test_plugin_process import COOKIE, Started
 from tests.stdio.test_output import Output
 
 uvloop = pytest.importorskip("uvloop")
@@ -138,6 +138,14 @@ def test_a_plugin_ends_with_its_host() -> None:
     assert int(ran.stdout)
     [folder] = Path(tempfile.gettempdir()).glob("rpcplugin-host-*")  # the next host would do it
     shutil.rmtree(folder)
+
+
+def test_without_a_standard_output_it_says_so() -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *echo("--loop", "uvloop")]
+    env = os.environ | COOKIE
+    ran = subprocess.run(closed, env=env, stderr=subprocess.PIPE, check=False, timeout=10)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"the standard output is closed")
 
 
 def without_uvloop(program: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
