@@ -8,7 +8,9 @@ the loop's own.
 from __future__ import annotations
 
 import contextvars
+import functools
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from . import _forks
@@ -16,7 +18,7 @@ from .exception import RPCPluginError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Generator
     from typing import Protocol
 
     import trio
@@ -27,12 +29,6 @@ if TYPE_CHECKING:
 
         def cancel(self) -> object:
             """Cancel the task."""
-
-    class Spawner(Protocol):
-        """Starts tasks, each of which can be cancelled."""
-
-        def __call__(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
-            """Start one."""
 
 
 def on_trio() -> bool:
@@ -95,7 +91,7 @@ class Waiter:
 
     __slots__ = ()
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Wait for `wake`. Cancelling is safe."""
         raise NotImplementedError
 
@@ -109,39 +105,116 @@ class Waiter:
         raise NotImplementedError
 
 
+class _Reading(threading.local):
+    """Whether a callback of this thread's loop is reading, and who goes on when it has."""
+
+    is_under_way: bool = False
+    woken: list[_AsyncioWaiter] | None = None
+
+
+_reading = _Reading()
+
+
+def wake_at_once() -> None:
+    """Let a task that is woken from here on go on as soon as the reading callback is through.
+
+    It is for who reads what a single task waits for. Where several are woken they go on in the
+    loop's next iteration, as they do without this: what they send then leaves together.
+    """
+    if _reading.is_under_way and _reading.woken is None:
+        _reading.woken = []
+
+
 class _AsyncioWaiter(Waiter):
-    __slots__ = ("_create_future", "_future")
+    """What a future is to the task that awaits it, for one task at a time.
 
-    def __init__(self) -> None:
-        import asyncio  # noqa: PLC0415 - loaded only where it runs
+    A task gives what it awaits a function that lets it go on. A future has the loop call that in
+    its next iteration. Where the loop's own callback has read what the task waits for, it is
+    called from there: each message comes an iteration earlier.
+    """
 
-        self._create_future = asyncio.get_running_loop().create_future
-        self._future: Any = None
+    __slots__ = ("_asyncio_future_blocking", "_error", "_loop", "_waits", "context", "go_on")
 
-    async def wait(self) -> None:
-        self._future = future = self._create_future()
-        try:
-            await future
-        finally:
-            self._future = None
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._waits = False
+        self.go_on: Any = None
+        self.context: Any = None
+        self._error: BaseException | None = None
+        self._asyncio_future_blocking = False
+
+    def wait(self) -> Awaitable[None]:
+        return self
 
     def wake(self) -> None:
-        future = self._future
-        if future is not None and not future.done():
-            future.set_result(None)
+        if self._waits:
+            self._waits = False
+            woken = _reading.woken
+            if woken is None:
+                self.go_on_soon()
+            else:
+                woken.append(self)
 
     @property
     def waiting(self) -> bool:
-        return self._future is not None and not self._future.done()
+        return self._waits
+
+    def go_on_soon(self) -> None:
+        """Let the task take its next step, in the loop's next iteration."""
+        self._loop.call_soon(self.go_on, self, context=self.context)
+
+    # What a task asks of a future.
+
+    def __await__(self) -> Generator[_AsyncioWaiter, None, None]:
+        self._asyncio_future_blocking = True
+        try:
+            yield self
+        finally:
+            self._waits = False
+            self.go_on = self.context = self._error = None
+
+    def add_done_callback(self, go_on: Callable[[object], object], *, context: Any) -> None:
+        """The task waits from now on."""
+        self.go_on = go_on
+        self.context = context
+        self._waits = True
+
+    def done(self) -> bool:
+        """Whether no task waits."""
+        return not self._waits
+
+    def cancel(self, msg: object = None) -> bool:
+        """End the wait by a cancellation, unless it has ended."""
+        if not self._waits:
+            return False
+        import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+        self._waits = False
+        self._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.go_on_soon()
+        return True
+
+    def result(self) -> None:
+        """How the wait has ended."""
+        if self._error is not None:
+            raise self._error
+
+
+def _let_go_on(waiters: list[_AsyncioWaiter]) -> None:
+    """Let tasks that were woken take their next steps."""
+    if len(waiters) == 1:
+        waiter = waiters[0]
+        waiter.context.run(waiter.go_on, waiter)
+        return
+    for waiter in waiters:
+        waiter.go_on_soon()
 
 
 class _TrioWaiter(Waiter):
     __slots__ = ("_lowlevel", "_task")
 
-    def __init__(self) -> None:
-        import trio  # noqa: PLC0415 - loaded only where it runs
-
-        self._lowlevel = trio.lowlevel
+    def __init__(self, lowlevel: Any) -> None:
+        self._lowlevel = lowlevel
         self._task: Any = None
 
     async def wait(self) -> None:
@@ -178,39 +251,143 @@ def caller_from_threads() -> Callable[[Callable[[], object]], object]:
 
 
 def waiter_factory() -> Callable[[], Waiter]:
-    """The kind of `Waiter` for the running loop: look it up once and make many."""
-    return _TrioWaiter if on_trio() else _AsyncioWaiter
+    """What makes a `Waiter` for the running loop: look it up once and make many."""
+    if on_trio():
+        import trio  # noqa: PLC0415 - loaded only where it runs
+
+        return functools.partial(_TrioWaiter, trio.lowlevel)
+    import asyncio  # noqa: PLC0415 - loaded only where it runs
+
+    return functools.partial(_AsyncioWaiter, asyncio.get_running_loop())
 
 
-def spawner(group: TaskGroup) -> Spawner:
-    """What starts tasks in a group that the current task has just entered.
+class Spawner:
+    """Starts tasks by the thousand, in a group that the current task has just entered.
 
-    For who starts very many: on trio a task of anyio's costs twice what one of trio's does.
+    One task more than there is work for is kept waiting. What comes next is begun by waking that
+    one, and the price of a new task is paid once the work is done.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_closed",
+        "_context",
+        "_new_waiter",
+        "_rename",
+        "_spare",
+        "_start",
+    )
+
+    def __init__(self, group: TaskGroup) -> None:
+        """Start the first of them."""
+        self._start, self._rename, self._cancelled = _starters(group)
+        self._new_waiter = waiter_factory()
+        # What one task changes of its context is nothing to the next.
+        self._context = contextvars.copy_context()
+        self._closed = False
+        self._spare: _Spare | None = None
+        self._keep_spare()
+
+    def start(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+        """Run an async function in a task of its own.
+
+        Returns:
+            What cancels that. The function begins all the same, as it does in a new task.
+        """
+        task: Cancellable
+        if self._spare is None:
+            task = self._start(self._run, body, args, name=name)
+        else:
+            task = self._start(body, *args, name=name)
+        return task
+
+    def start_at_once(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+        """The same, sooner, by the task that waits for work if there is one now."""
+        spare = self._spare
+        if spare is None:
+            return self.start(body, *args, name=name)
+        self._spare = None
+        spare.work = (body, args, name)
+        spare.waiter.wake()
+        return spare.task
+
+    def close(self) -> None:
+        """End the task that waits. Nothing is started any more."""
+        self._closed = True
+        if self._spare is not None:
+            self._spare.task.cancel()
+
+    def _keep_spare(self) -> None:
+        if self._spare is None and not self._closed:
+            self._spare = spare = _Spare(self._new_waiter())
+            spare.task = self._context.run(self._start, self._run_spare, spare, name="spare task")
+
+    async def _run_spare(self, spare: _Spare) -> None:
+        if spare.work is None:
+            try:
+                await spare.waiter.wait()
+            except self._cancelled:
+                if spare.work is None:
+                    raise
+                # Its work begins all the same, and is cancelled at its first checkpoint.
+        body, args, name = spare.work
+        self._rename(name)
+        await self._run(body, args)
+
+    async def _run(self, body: Callable[..., Any], args: tuple[object, ...]) -> None:
+        await body(*args)
+        self._keep_spare()
+
+
+class _Spare:
+    """A task that waits for work."""
+
+    __slots__ = ("task", "waiter", "work")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.task: Cancellable
+        self.work: Any = None
+
+
+def _starters(
+    group: TaskGroup,
+) -> tuple[Callable[..., Any], Callable[[str], object], type[BaseException]]:
+    """What starts a task in a group, what renames the running one, and what cancels one.
+
+    On trio a task of anyio's costs twice what one of trio's does.
     """
     if not on_trio():
+        import asyncio  # noqa: PLC0415 - loaded only where it runs
 
-        def spawn(body: Callable[..., Any], *args: object, name: str) -> Cancellable:
-            return group.start_soon(body, *args, name=name)
+        current_task: Any = asyncio.current_task
 
-        return spawn
+        def rename(name: str) -> None:
+            current_task().set_name(name)
+
+        return group.start_soon, rename, asyncio.CancelledError
 
     import trio  # noqa: PLC0415 - loaded only where it runs
 
-    start, make_scope = (
+    start, make_scope, this_task = (
         trio.lowlevel.current_task().child_nurseries[-1].start_soon,
         trio.CancelScope,
+        trio.lowlevel.current_task,
     )
 
     async def scoped(scope: trio.CancelScope, body: Callable[..., Any], args: Any) -> None:
         with scope:
             await body(*args)
 
-    def spawnon_trio(body: Callable[..., Any], *args: object, name: str) -> Cancellable:
+    def start_scoped(body: Callable[..., Any], *args: object, name: str) -> trio.CancelScope:
         scope = make_scope()
         start(scoped, scope, body, args, name=name)
         return scope
 
-    return spawnon_trio
+    def rename_this(name: str) -> None:
+        this_task().name = name
+
+    return start_scoped, rename_this, trio.Cancelled
 
 
 # Where that much has come in there is mostly more; but the loop has others to see to.
@@ -338,6 +515,7 @@ class EagerReader:
         if self._arrived is not None:
             self._unregister()
             return
+        _reading.is_under_way = True
         try:
             arrived = self._recv(self.size)
             if self._taker is None:
@@ -354,6 +532,12 @@ class EagerReader:
         except OSError as exc:
             self._arrived = exc
             self._wake()
+        finally:
+            _reading.is_under_way = False
+            woken = _reading.woken
+            if woken is not None:
+                _reading.woken = None
+                _let_go_on(woken)
 
     def _hand_over(self, arrived: bytes, take: Callable[[bytes], bool]) -> bool:
         try:

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import SocketAttribute
 
 from pyvider_rpcplugin._events import event_logger
-from pyvider_rpcplugin._loops import Waiter, waiter_factory
+from pyvider_rpcplugin._loops import Waiter, waiter_factory, wake_at_once
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.http2 import (
     ConnectionFaulted,
@@ -62,6 +62,10 @@ _FEW_STREAMS = 4
 _BATCH_OF_CALLS = 512
 _BATCH_OF_MESSAGES = 4096
 _LARGEST_BATCH = 65_536
+# Of one call there come headers, content, and trailers at a time. After so many reads in a row that
+# held no more than that, somebody waits for each, and it is seen to before all else.
+_ONE_ANSWER = 3
+_OFTEN_ALONE = 16
 
 _connection_numbers = itertools.count(1)
 
@@ -269,6 +273,8 @@ class RPCConnection(Incoming):
         self._unsent = b""
         self._sending = False
         self._closing = False
+        # How often in a row what came was of a single call.
+        self._alone = 0
         self._writer = self.new_waiter()
         self._room_waiters: list[Waiter] = []
         self._last_received = 0.0
@@ -368,7 +374,14 @@ class RPCConnection(Incoming):
         if self.options.keepalive_time > 0:
             self._last_received = anyio.current_time()
         self._may_send_now = True
-        for event in h2.receive_data(data):
+        events = h2.receive_data(data)
+        if len(events) > _ONE_ANSWER or len(h2.streams) > _FEW_STREAMS:
+            self._alone = 0
+        elif self._alone < _OFTEN_ALONE:
+            self._alone += 1
+        else:
+            wake_at_once()
+        for event in events:
             DISPATCH[type(event)](self, event)
         if h2.guard.counting:
             self._refresh_guard()
@@ -386,6 +399,11 @@ class RPCConnection(Incoming):
         if now - self._guard_since >= _GUARD_INTERVAL:
             self._guard_since = now
             self.h2.guard.refresh()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether calls come one at a time, so that each is worth to be begun before all else."""
+        return self._alone == _OFTEN_ALONE
 
     async def _run_writer(self) -> None:
         try:

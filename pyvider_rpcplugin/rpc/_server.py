@@ -13,7 +13,7 @@ from grpclib.events import (
 from grpclib.exceptions import GRPCError
 
 from pyvider_rpcplugin._events import event_logger
-from pyvider_rpcplugin._loops import spawner
+from pyvider_rpcplugin._loops import Spawner
 from pyvider_rpcplugin._tasks import unwrapped
 from pyvider_rpcplugin.exception import ProtocolError
 from pyvider_rpcplugin.http2 import ErrorCode, HeaderBlock, HeaderEncoder
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream, Listener, TaskStatus
     from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 
-    from pyvider_rpcplugin._loops import Spawner
     from pyvider_rpcplugin.http2 import Field, H2Stream
 
     from ._compression import MessageEncoding
@@ -481,10 +480,11 @@ class _ServerConnection:
         try:
             with unwrapped():
                 async with anyio.create_task_group() as tasks:
-                    self._spawn = spawner(tasks)
+                    self._spawn = spawn = Spawner(tasks)
                     try:
                         await self._connection.run()
                     finally:
+                        spawn.close()
                         # Whoever called is gone.
                         for call in list(self._calls):
                             call.on_lost(self._connection.lost or ConnectionError())
@@ -570,9 +570,10 @@ class _ServerConnection:
         call: AnyCall = ServerStream(
             server, self._connection, stream, head, handler, deadline, codec
         )
+        start = self._spawn.start_at_once if self._connection.is_waited_for else self._spawn.start
         self._calls.add(call)
         server.admission.begin_call(head.path)
-        call.task = self._spawn(self._run_call, call, handler, name=head.path)
+        call.task = start(self._run_call, call, handler, name=head.path)
 
     def _refuse(self, stream: H2Stream, refusal: Refusal | None) -> None:
         if refusal is not None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from grpclib.exceptions import GRPCError
 
-from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, open_channel
+from pyvider_rpcplugin.rpc import Channel, RPCOptions, Server, _connection, open_channel
 from pyvider_rpcplugin.transport import MemoryTransport
 from tests.protos.echo_pb2 import EchoReply, EchoRequest
 from tests.rpc.support import Echo, Linked, linked, request
@@ -138,8 +138,16 @@ OPERATIONS = {
 races = pytest.mark.parametrize("racing", [False, True], ids=["waiting", "racing"])
 
 
+@pytest.fixture(params=["memory", "unix", "unix, each at once"])
+def link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the two sides are connected, and whether what is read is always seen to at once."""
+    name: str = request.param
+    if name.endswith("at once"):
+        monkeypatch.setattr(_connection, "_OFTEN_ALONE", 0)
+    return name.split(",", maxsplit=1)[0]
+
+
 @races
-@pytest.mark.parametrize("link", ["memory", "unix"])
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_call_may_be_cancelled_at_every_step(name: str, link: str, racing: bool) -> None:
     operation = OPERATIONS[name]
@@ -233,12 +241,15 @@ async def test_opening_a_channel_may_be_cancelled_at_every_step(racing: bool) ->
 
 
 @races
-async def test_stopping_may_be_cancelled_at_every_step(racing: bool) -> None:
+async def test_stopping_may_be_cancelled_at_every_step(link: str, racing: bool) -> None:
     async def never(stream: Any) -> None:
         await anyio.Event().wait()
 
     for step in range(1, 20):
-        async with linked(Echo(Unary=never)) as ours, anyio.create_task_group() as tasks:
+        async with (
+            linked(Echo(Unary=never), link=link) as ours,
+            anyio.create_task_group() as tasks,
+        ):
 
             async def call(ours: Linked = ours) -> None:
                 with pytest.raises(GRPCError):
@@ -257,7 +268,7 @@ async def test_stopping_may_be_cancelled_at_every_step(racing: bool) -> None:
 
 
 @races
-async def test_a_handler_may_be_cancelled_at_every_step(racing: bool) -> None:
+async def test_a_handler_may_be_cancelled_at_every_step(link: str, racing: bool) -> None:
     step = 0
     finished = False
 
@@ -272,7 +283,7 @@ async def test_a_handler_may_be_cancelled_at_every_step(racing: bool) -> None:
             await stepped
         finished = stepped.done and not scope.cancel_called
 
-    async with linked(Echo(Bidi=bidi)) as ours:
+    async with linked(Echo(Bidi=bidi), link=link) as ours:
         while not finished:
             step += 1
             assert step < _MOST_STEPS
