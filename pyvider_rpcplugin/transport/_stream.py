@@ -151,6 +151,7 @@ class SocketStream(_OwnSocket, ByteStream):
         self._reader: EagerReader | None = None
         self._reader_chosen = False
         self._receiving = False
+        self._drained = False
         self._sending = False
         self._read_size = _SMALLEST_READ
         self._received_bytes = 0
@@ -182,6 +183,11 @@ class SocketStream(_OwnSocket, ByteStream):
             reader = self._reader
             try:
                 data = reader.take(size) if reader is not None else None
+                if self._drained and reader is None:
+                    # Nothing was left: to ask for it would be a system call for nothing.
+                    self._drained = False
+                    self._received_bytes = self._received_calls = 0
+                    data = await self._wait_for_data(size)
                 while data is None:
                     try:
                         data = self._recv(size)
@@ -197,6 +203,7 @@ class SocketStream(_OwnSocket, ByteStream):
             raise anyio.EndOfStream
         self._received_bytes += received
         self._received_calls += 1
+        self._drained = received < size
         self._adapt(received)
         return data
 
