@@ -201,10 +201,10 @@ def test_another_thread_starts_calls_and_stops(run):
         client = plugin_client(echo())
 
         def use() -> str:
-            asyncio.run_coroutine_threadsafe(client.start(), loop).result(10)
+            asyncio.run_coroutine_threadsafe(client.start(), loop).result(60)
             call = client.stub(EchoStub).Unary(EchoRequest(text="thread"))
-            text = asyncio.run_coroutine_threadsafe(call, loop).result(10).text
-            asyncio.run_coroutine_threadsafe(client.stop(), loop).result(10)
+            text = asyncio.run_coroutine_threadsafe(call, loop).result(60).text
+            asyncio.run_coroutine_threadsafe(client.stop(), loop).result(60)
             return text
 
         assert await asyncio.to_thread(use) == "thread"
@@ -389,10 +389,10 @@ def test_a_loop_in_another_thread_than_the_main_one(new_loop):
     thread.start()
     try:
         client = plugin_client(echo())
-        asyncio.run_coroutine_threadsafe(client.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(client.start(), loop).result(60)
         call = client.stub(EchoStub).Unary(EchoRequest(text="there"))
-        assert asyncio.run_coroutine_threadsafe(call, loop).result(10).text == "there"
-        asyncio.run_coroutine_threadsafe(shutdown_plugins(), loop).result(10)
+        assert asyncio.run_coroutine_threadsafe(call, loop).result(60).text == "there"
+        asyncio.run_coroutine_threadsafe(shutdown_plugins(), loop).result(60)
         assert client.exited.is_set()
     finally:
         loop.call_soon_threadsafe(loop.stop)

@@ -336,7 +336,7 @@ def test_a_plugin_whose_connection_is_no_shared_one_ends(loop: str, words: bytes
             assert len(sock.recv(1 << 16)) < 1 << 16
         try:
             log = process.stderr.read()
-            status = process.wait(5)
+            status = process.wait(60)
         finally:
             process.kill()
     assert "Traceback" not in log

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,16 @@ def echo(*options: str) -> list[str]:
 def broken(mode: str, *options: str) -> list[str]:
     """A program that fails to be a plugin in one of the ways that its file lists."""
     return [sys.executable, str(FOLDER / "broken_plugin.py"), mode, *options]
+
+
+def until_listening(path: Path) -> None:
+    """Wait for a server that another process starts: its socket is there before it listens."""
+    while True:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+            return
+        time.sleep(0.01)
 
 
 def talking(*options: str) -> list[str]:

@@ -147,11 +147,11 @@ def test_it_ends_what_it_was_told_of_and_not_what_it_was_told_to_forget() -> Non
     assert process is not None
     assert process.stdin is not None
     process.stdin.close()  # as the host's end does
-    assert ended.wait(5) == -signal.SIGTERM
-    assert process.wait(5) == 0
+    assert ended.wait(60) == -signal.SIGTERM
+    assert process.wait(60) == 0
     assert kept.poll() is None
     kept.kill()
-    kept.wait(5)
+    kept.wait(60)
     mine._release()
 
 
@@ -167,7 +167,7 @@ def test_a_host_that_is_killed_before_it_knows_the_plugins_number_leaves_nothing
     with host(code, "asyncio", DEAF) as started:
         assert started.stdout is not None
         pid = int(started.stdout.readline())
-        assert started.wait(10) == -signal.SIGKILL
+        assert started.wait(60) == -signal.SIGKILL
     assert gone([pid])
 
 

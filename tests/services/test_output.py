@@ -77,7 +77,7 @@ def test_who_waits_for_a_listener_goes_on_when_it_takes_leaves_or_time_presses()
                 buffer.listen(False)
             case "hurry":
                 buffer.hurry()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert buffer.dropped == (0 if let_go == "take" else 1)
 

@@ -23,7 +23,7 @@ async def run_one(behaviour: Behaviour, stub: Any) -> list[str]:
     def say(*things: Any) -> None:
         said.append(" ".join(map(str, things)))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await behaviour(stub, say)
     return said
 

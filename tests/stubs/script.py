@@ -365,7 +365,7 @@ async def time_remaining(stub: Any, say: Any) -> None:
 @behaviour
 async def a_deadline_that_passes(stub: Any, say: Any) -> None:
     name = fresh("late")
-    call = stub.Unary(ask(f"hang:{name}"), timeout=0.1)
+    call = stub.Unary(ask(f"hang:{name}"), timeout=1)
     say(await outcome(call))
     say(call.cancelled(), call.done(), await call.code(), call.time_remaining() == 0)
     say((await outcome(stub.Unary(ask(f"wait:{name}")))).startswith(name))
@@ -373,7 +373,7 @@ async def a_deadline_that_passes(stub: Any, say: Any) -> None:
 
 @behaviour
 async def a_deadline_that_passes_while_reading(stub: Any, say: Any) -> None:
-    call = stub.ServerStream(ask(f"hang:{fresh('late')}", count=2), timeout=0.1)
+    call = stub.ServerStream(ask(f"hang:{fresh('late')}", count=2), timeout=1)
     say(await collect(call))
 
 

@@ -406,7 +406,7 @@ async def test_as_many_threads_as_workers() -> None:
                 running += 1
                 most = max(most, running)
             if not release.is_set():
-                together.wait(5)
+                together.wait(60)
             with lock:
                 running -= 1
             return EchoReply()
@@ -420,11 +420,11 @@ async def test_as_many_threads_as_workers() -> None:
 
 
 async def test_a_thread_learns_that_its_call_is_over() -> None:
-    ended = threading.Event()
-    closed = threading.Event()
+    begun, ended, closed = threading.Event(), threading.Event(), threading.Event()
 
     class Patient(EchoServicer):
         def Unary(self, request: Any, context: Any) -> Any:
+            begun.set()
             while context.is_active():
                 ended.wait(0.001)
             ended.set()
@@ -438,22 +438,25 @@ async def test_a_thread_learns_that_its_call_is_over() -> None:
                 closed.set()
 
     async with connected(Patient()) as (stub, _):
-        call = stub.Unary(EchoRequest(), timeout=0.05)
-        assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert await anyio.to_thread.run_sync(ended.wait, 5)
+        # A deadline may have passed before there is a thread to tell.
+        while not begun.is_set():
+            call = stub.Unary(EchoRequest(), timeout=0.05)
+            assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await anyio.to_thread.run_sync(ended.wait, 60)
         stream = stub.Bidi()
         await stream.write(EchoRequest())
         await stream.read()
         stream.cancel()
-        assert await anyio.to_thread.run_sync(closed.wait, 5)
+        assert await anyio.to_thread.run_sync(closed.wait, 60)
 
 
 async def test_a_thread_that_goes_on_reading_after_the_deadline_is_told() -> None:
     told: list[BaseException] = []
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     class Reading(EchoServicer):
         def ClientStream(self, request_iterator: Any, context: Any) -> Any:
+            begun.set()
             try:
                 for _ in request_iterator:
                     pass
@@ -464,9 +467,10 @@ async def test_a_thread_that_goes_on_reading_after_the_deadline_is_told() -> Non
                 ended.set()
 
     async with connected(Reading()) as (stub, _):
-        call = stub.ClientStream(timeout=0.05)
-        assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert await anyio.to_thread.run_sync(ended.wait, 5)
+        while not begun.is_set():
+            call = stub.ClientStream(timeout=0.05)
+            assert (await failure(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await anyio.to_thread.run_sync(ended.wait, 60)
     assert told
 
 
@@ -548,7 +552,7 @@ async def test_a_handler_ends_its_call_in_other_ways() -> None:
     ended = threading.Event()
     async with connected(Ending()) as (stub, _):
         await stub.Unary(EchoRequest())
-        assert await anyio.to_thread.run_sync(ended.wait, 5)
+        assert await anyio.to_thread.run_sync(ended.wait, 60)
         error = await failure(stub.Unary(EchoRequest(text="cancel")))
         assert error.code() is grpc.StatusCode.CANCELLED
         error = await failure(stub.ServerStream(EchoRequest()).read())

@@ -62,7 +62,7 @@ def test_an_interface_of_another_name_finds_its_service(client):
 
 
 def test_what_goes_wrong_is_raised_as_with_an_event_loop(client):
-    counter = client.proxy(Counter, timeout=10)
+    counter = client.proxy(Counter, timeout=60)
     with pytest.raises(GRPCError) as caught:
         counter.fail()
     assert caught.value.status is Status.UNKNOWN

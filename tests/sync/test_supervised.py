@@ -22,11 +22,11 @@ def test_a_plugin_that_dies_is_started_again():
         stub = client.stub(EchoStub)
         first = int(stub.Unary(EchoRequest(text="pid")).text)
         os.kill(first, signal.SIGKILL)
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while client.pid in {first, None}:
             assert time.monotonic() < limit
             time.sleep(0.01)
-        assert int(stub.Unary(EchoRequest(text="pid"), timeout=10).text) != first
+        assert int(stub.Unary(EchoRequest(text="pid"), timeout=60).text) != first
 
 
 def test_a_plugin_that_starts_with_the_first_call():
