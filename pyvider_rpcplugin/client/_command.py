@@ -6,7 +6,6 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from pyvider_rpcplugin.exception import ConfigError, HandshakeError
@@ -90,13 +89,13 @@ def plugin_name(command: Any, address: str | None, reattach: Any = None) -> str:
         words = checked_command(command)
     except ConfigError:
         return "plugin"
-    file = PurePath(words[0]).name
+    file = os.path.basename(words[0])
     if file.startswith("python"):
         for before, word in itertools.pairwise(words):
             if before == "-m":
                 return word
             if not word.startswith("-") and before != "-c":
-                return PurePath(word).stem
+                return os.path.splitext(os.path.basename(word))[0]
     return file or "plugin"
 
 

@@ -662,8 +662,13 @@ def load_engine(mode: Mode) -> None:
         names += ["crypto.contexts", "transport._tls"]
         # By it `ssl` looks at the name of a server, and it loads the tables of Unicode.
         codecs.lookup("idna")
+    if "google.protobuf" not in sys.modules:
+        # Without generated code, its services are typed.
+        names += ["protocol.typed._proxy", "client._back"]
     for name in names:
         importlib.import_module(f"pyvider_rpcplugin.{name}")
+    # What channels use unless they are told otherwise.
+    importlib.import_module("grpclib.encoding.proto")
 
 
 def _transport_of(network: str, address: str) -> RPCPluginTransport:

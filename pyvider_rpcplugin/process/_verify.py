@@ -14,7 +14,6 @@ import os
 import sys
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from pathlib import PurePath
 from typing import IO, TYPE_CHECKING
 
 import anyio
@@ -198,7 +197,7 @@ def _program(words: list[str], env: Mapping[str, str], cwd: str | None) -> str:
 
 
 def _is_python(program: str) -> bool:
-    return PurePath(program).name.startswith(("python", "pypy"))
+    return os.path.basename(program).startswith(("python", "pypy"))
 
 
 def _script_index(words: Sequence[str]) -> tuple[int | None, str]:
@@ -254,7 +253,7 @@ def _script_in(file: IO[bytes], words: list[str], program: str, cwd: str | None)
         interpreter = _interpreter_of(file)
         if not interpreter or not _same(file, os.path.join(cwd or "", program)):
             return None
-        if PurePath(interpreter[0]).name == "env" and len(interpreter) == 2:
+        if os.path.basename(interpreter[0]) == "env" and len(interpreter) == 2:
             del interpreter[0]
         if not _is_python(interpreter[0]):
             return None
