@@ -23,6 +23,7 @@ OUTER = {
     "PLUGIN_MIN_PORT": "1",
     "PLUGIN_MAX_PORT": "2",
     "PLUGIN_CLIENT_CERT": "outer certificate",
+    "PLUGIN_IDENTITY_PIPE": "7:14:99",
     "PLUGIN_UNIX_SOCKET_DIR": "/outer",
     "PLUGIN_UNIX_SOCKET_GROUP": "outer",
     "PLUGIN_MULTIPLEX_GRPC": "true",
