@@ -283,7 +283,7 @@ class Blocking:
             case "done":
                 context.add_callback(self._event(rest).set)
             case "wait":
-                return str(self._event(rest).wait(60))
+                return str(self._event(rest).wait(5))
             case "thread":
                 return str(threading.current_thread() is not threading.main_thread())
             case "wait_inactive":
