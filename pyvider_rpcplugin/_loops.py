@@ -275,12 +275,15 @@ class Spawner:
         "_new_waiter",
         "_rename",
         "_spare",
-        "_start",
+        "start",
     )
 
     def __init__(self, group: TaskGroup) -> None:
         """Start the first of them."""
-        self._start, self._rename, self._cancelled = _starters(group)
+        # Runs an async function in a task of its own, and returns what cancels that. The function
+        # begins in any case.
+        self.start: Callable[..., Cancellable]
+        self.start, self._rename, self._cancelled = _starters(group)
         self._new_waiter = waiter_factory()
         # What one task changes of its context is nothing to the next.
         self._context = contextvars.copy_context()
@@ -288,24 +291,13 @@ class Spawner:
         self._spare: _Spare | None = None
         self._keep_spare()
 
-    def start(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
-        """Run an async function in a task of its own.
-
-        Returns:
-            What cancels that. The function begins all the same, as it does in a new task.
-        """
-        task: Cancellable
-        if self._spare is None:
-            task = self._start(self._run, body, args, name=name)
-        else:
-            task = self._start(body, *args, name=name)
-        return task
-
     def start_at_once(self, body: Callable[..., Any], *args: object, name: str) -> Cancellable:
         """The same, sooner, by the task that waits for work if there is one now."""
         spare = self._spare
         if spare is None:
-            return self.start(body, *args, name=name)
+            self._keep_spare()
+            task: Cancellable = self.start(body, *args, name=name)
+            return task
         self._spare = None
         spare.work = (body, args, name)
         spare.waiter.wake()
@@ -320,7 +312,7 @@ class Spawner:
     def _keep_spare(self) -> None:
         if self._spare is None and not self._closed:
             self._spare = spare = _Spare(self._new_waiter())
-            spare.task = self._context.run(self._start, self._run_spare, spare, name="spare task")
+            spare.task = self._context.run(self.start, self._run_spare, spare, name="spare task")
 
     async def _run_spare(self, spare: _Spare) -> None:
         if spare.work is None:
@@ -332,9 +324,6 @@ class Spawner:
                 # Its work begins all the same, and is cancelled at its first checkpoint.
         body, args, name = spare.work
         self._rename(name)
-        await self._run(body, args)
-
-    async def _run(self, body: Callable[..., Any], args: tuple[object, ...]) -> None:
         await body(*args)
         self._keep_spare()
 

@@ -273,8 +273,10 @@ class RPCConnection(Incoming):
         self._unsent = b""
         self._sending = False
         self._closing = False
-        # How often in a row what came was of a single call.
+        # How often in a row what came was of a single call, beside the two that always stand open:
+        # a server still has that one, a client has it no more.
         self._alone = 0
+        self._beside_one = 2 if client_side else 3
         self._writer = self.new_waiter()
         self._room_waiters: list[Waiter] = []
         self._last_received = 0.0
@@ -375,7 +377,7 @@ class RPCConnection(Incoming):
             self._last_received = anyio.current_time()
         self._may_send_now = True
         events = h2.receive_data(data)
-        if len(events) > _ONE_ANSWER or len(h2.streams) > _FEW_STREAMS:
+        if len(events) > _ONE_ANSWER or len(h2.streams) > self._beside_one:
             self._alone = 0
         elif self._alone < _OFTEN_ALONE:
             self._alone += 1
