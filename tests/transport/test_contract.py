@@ -271,7 +271,8 @@ async def test_bytes_arrive_in_order_in_both_directions_at_once(make):
 @pytest.mark.parametrize("together", [True, False], ids=["together", "one-by-one"])
 async def test_pieces_are_sent_as_if_they_were_one(make, together):
     data = os.urandom(1 << 20)
-    pieces = [b"head", memoryview(data), b"", data[:300_000], *(b"%d" % n for n in range(200))]
+    pieces: list[bytes | memoryview] = [b"head", memoryview(data), b"", data[:300_000]]
+    pieces += [b"%d" % n for n in range(200)]
     async with Pair(make) as (ours, theirs):
         if not together:  # as where the system has no call for many
             ours._sendmsg = None
