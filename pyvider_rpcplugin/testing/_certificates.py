@@ -156,6 +156,14 @@ class CertificateAuthority(IssuedCertificate):
             .not_valid_before(begin)
             .not_valid_after(now + valid_for)
             .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+            # Python's default contexts ask for these two from 3.13 on.
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
         if is_ca:
             builder = builder.add_extension(

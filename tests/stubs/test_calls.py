@@ -606,6 +606,8 @@ async def test_a_handler_knows_its_client_by_its_certificate(names: list[str]) -
     client = authority.issue_cert(*names, common_name="me")
     server_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_tls.verify_mode = ssl.CERT_REQUIRED
+    # From Python 3.13 on it would refuse a certificate whose list of names is there, and empty.
+    server_tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     client_tls = ssl.create_default_context()
     for context, identity in ((server_tls, own), (client_tls, client)):
         identity.configure_cert(context)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,6 @@ def forgotten():
 
 def dropped():
     import gc
-    import warnings
 
     client = plugin_client_sync(echo(), backend=BACKEND)
     client.start()
@@ -266,7 +266,9 @@ def forked():
     with plugin_client_sync(echo(), backend=BACKEND) as client:
         stub = client.stub(EchoStub)
         stub.Unary(EchoRequest())
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that there are other threads
+            child = os.fork()
         if not child:
             try:
                 stub.Unary(EchoRequest())
