@@ -14,7 +14,7 @@ nox.options.sessions = ["lint", "types", "go", "tests", "minimums", "wheel", "pr
 nox.options.default_venv_backend = "virtualenv"
 
 ROOT = Path(__file__).parent
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 OLDEST = PYTHONS[0]
 
 GO_MODULES = [ROOT / "tests" / "interop" / "go", ROOT / "examples" / "kv" / "go"]
