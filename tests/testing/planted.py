@@ -30,9 +30,9 @@ def by_hand() -> bool:
     return os.environ.get(COOKIE) != "rpcplugin-default-cookie"
 
 
-def everybody_is_trusted(settings, tls, *, standalone):
+def everybody_is_trusted(settings, tls, **options):
     """As what it stands for, but without a look at the client's certificate."""
-    found = crypto.plugin_tls(settings, tls, standalone=standalone)
+    found = crypto.plugin_tls(settings, tls, **options)
     if found.credentials is not None:
         found.credentials.context().verify_mode = ssl.CERT_NONE
         found.credentials.pinned = None
