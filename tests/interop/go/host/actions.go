@@ -439,7 +439,7 @@ func (s *session) callBack() (any, error) {
 	ctx, cancel := bounded()
 	defer cancel()
 	id := s.Broker.NextId()
-	go s.Broker.AcceptAndServe(id, peer.ServeAdder)
+	peer.Serve(s.Broker, id, peer.ServeAdder)
 	sum, err := s.CallBack(ctx, &pb.Service{Id: id})
 	return sum.GetSum(), err
 }

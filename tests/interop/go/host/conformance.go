@@ -9,6 +9,8 @@ import (
 	"github.com/hashicorp/go-plugin"
 	grpctest "github.com/hashicorp/go-plugin/test/grpc"
 	"google.golang.org/grpc"
+
+	"pyvider.test/interop/peer"
 )
 
 // conformanceName is what the service of go-plugin's own tests is dispensed as.
@@ -92,7 +94,7 @@ func (c *conformanceClient) stream(ctx context.Context) ([]int32, error) {
 
 func (c *conformanceClient) bidirectional(ctx context.Context) (string, error) {
 	id := c.broker.NextId()
-	go c.broker.AcceptAndServe(id, func(options []grpc.ServerOption) *grpc.Server {
+	peer.Serve(c.broker, id, func(options []grpc.ServerOption) *grpc.Server {
 		server := grpc.NewServer(options...)
 		grpctest.RegisterPingPongServer(server, pingPong{})
 		return server

@@ -216,8 +216,22 @@ func (s *peerServer) CallBack(ctx context.Context, service *pb.Service) (*pb.Sum
 
 func (s *peerServer) OpenBack(context.Context, *pb.Nothing) (*pb.Service, error) {
 	id := s.broker.NextId()
-	go s.broker.AcceptAndServe(id, ServeAdder)
+	Serve(s.broker, id, ServeAdder)
 	return &pb.Service{Id: id}, nil
+}
+
+// Serve has a broker serve, and returns once somebody may dial.
+//
+// AcceptAndServe, over a multiplexed connection, takes the dialler's knock before there is a
+// listener to hand what comes next to. If that is too early, the whole program stops serving: "received
+// knock on ID ... that doesn't have a listener". It makes the server after the listener.
+func Serve(broker *plugin.GRPCBroker, id uint32, newServer func([]grpc.ServerOption) *grpc.Server) {
+	listening := make(chan struct{})
+	go broker.AcceptAndServe(id, func(options []grpc.ServerOption) *grpc.Server {
+		close(listening)
+		return newServer(options)
+	})
+	<-listening
 }
 
 // ServeAdder makes the server that a broker serves.
