@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.faults import Run
+from tests.chaos.faults import Run, grown
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -17,3 +17,14 @@ async def test_every_call_ends_rightly_and_nothing_is_left(seed: int, anyio_back
     print(run.report())
     assert not run.wrong
     assert run.calls["OK"]
+
+
+def test_growth_is_seen_where_memory_swings() -> None:
+    run = Run(1, 2000, "asyncio")
+    swings = [64_000, 70_000, 68_000, 73_000, 66_000] * 40
+    run.resident = swings
+    assert grown(run) == 0
+    run.resident = [size + 40 * number for number, size in enumerate(swings)]
+    assert 0.04 < grown(run) < 0.05
+    run.resident = swings[:160] + [size * 2 for size in swings[160:]]
+    assert grown(run) == 1
